@@ -1,0 +1,138 @@
+"""What is known of a host: typed, plain objects that the probe fills and the planners read."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+NVIDIA, AMD, INTEL = "10de", "1002", "8086"
+
+
+@dataclass(frozen=True)
+class PciDevice:
+    """A display-class PCI function. Ids are four hex digits; `driver` is None when unbound."""
+
+    bdf: str
+    device_class: str
+    vendor: str
+    device: str
+    subsystem: str
+    driver: str | None
+
+    @property
+    def is_nvidia_gpu(self) -> bool:
+        # 0300 VGA and 0302 3D controller; the same vendor owns audio and bridges.
+        return self.vendor == NVIDIA and self.device_class[:4] in ("0300", "0302")
+
+
+@dataclass(frozen=True)
+class SmiGpu:
+    """A row of nvidia-smi; None where it printed no number."""
+
+    index: int
+    name: str
+    uuid: str
+    bus_id: str
+    driver_version: str
+    memory_total_mib: int | None
+    memory_used_mib: int | None
+    compute_capability: tuple[int, int] | None
+
+
+@dataclass(frozen=True)
+class ComputeProcess:
+    pid: int
+    name: str
+    used_mib: int | None
+
+
+@dataclass(frozen=True)
+class Driver:
+    """State of the NVIDIA driver; `smi_rc` 127 means that there is no nvidia-smi."""
+
+    loaded: str | None
+    open_module: bool
+    uvm_loaded: bool
+    on_disk: str | None
+    library: str | None
+    nouveau: bool
+    smi_rc: int
+    gpus: tuple[SmiGpu, ...]
+    processes: tuple[ComputeProcess, ...]
+
+
+@dataclass(frozen=True)
+class Unit:
+    """A systemd unit as `systemctl show` tells it; all text."""
+
+    load: str = "not-found"
+    active: str = "inactive"
+    sub: str = "dead"
+    result: str = "success"
+    invocation: str = ""
+    restarts: int = 0
+    enabled: bool = False
+    needs_reload: bool = False
+    fragment: str = ""
+
+
+@dataclass(frozen=True)
+class ModelStore:
+    """The model directory. `kind` is stat's file type, None when it does not exist."""
+
+    kind: str | None = None
+    owner: str = ""
+    disk_size_bytes: int = 0
+    disk_free_bytes: int = 0
+    mount: str = ""
+    manifests: dict[str, str] = field(default_factory=dict)  # path below manifests/ -> sha256
+    blobs: dict[str, int] = field(default_factory=dict)  # file name -> bytes
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A row of /api/ps."""
+
+    name: str
+    digest: str
+    size_bytes: int
+    size_vram_bytes: int
+    context: int | None
+
+    @property
+    def residency(self) -> float:
+        """Share of the model in VRAM, 0 to 1."""
+        return self.size_vram_bytes / self.size_bytes if self.size_bytes else 0.0
+
+
+@dataclass(frozen=True)
+class Probe:
+    """A host as it is now."""
+
+    distro: str
+    distro_version: str
+    distro_name: str
+    kernel: str
+    arch: str
+    boot_id: str
+    cores: int
+    virtualisation: str
+    ram_mib: int
+    pci: tuple[PciDevice, ...]
+    driver: Driver
+    packages: dict[str, str]  # installed ones: name -> version
+    tools: frozenset[str]
+    user_groups: frozenset[str]  # of the service user; empty when there is none
+    units: dict[str, Unit]
+    engine_current: str | None  # what the `current` link names, e.g. "0.32.15-1a2b3c4d5e6f"
+    engine_versions: frozenset[str]
+    files: dict[str, str]  # managed path -> sha256
+    models: ModelStore
+    engine_version: str | None  # what /api/version says; None when it does not answer
+    loaded: tuple[LoadedModel, ...]
+    state: dict[str, Any]  # state.json as recorded by former runs
+
+    @property
+    def nvidia_gpus(self) -> tuple[PciDevice, ...]:
+        return tuple(device for device in self.pci if device.is_nvidia_gpu)
+
+    def unit(self, name: str) -> Unit:
+        return self.units.get(name, Unit())

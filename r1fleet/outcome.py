@@ -1,0 +1,41 @@
+"""What a run has learned and done, host by host: the report is made of this at the end."""
+
+from dataclasses import dataclass, field
+
+from r1fleet.hostfacts import Probe
+from r1fleet.sizing import Sizing
+
+
+@dataclass(frozen=True)
+class Smoke:
+    """Figures of a smoke prompt. `residency` is 0 to 1; `at` is UTC, ISO 8601."""
+
+    at: str
+    answer: str
+    thinking: str
+    load_s: float
+    tokens_per_s: float
+    residency: float
+    context: int
+    digest: str
+
+
+@dataclass
+class Outcome:
+    """One host in this run."""
+
+    probe: Probe | None = None
+    sizing: Sizing | None = None
+    changes: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+    smoke: Smoke | None = None
+    failure: str | None = None
+    stage: str = ""  # where it is now, for "interrupted in ..."
+
+
+_outcomes: dict[str, Outcome] = {}
+
+
+def of(host: str) -> Outcome:
+    """The outcome of a host by its name in the inventory; made at first use."""
+    return _outcomes.setdefault(host, Outcome())

@@ -1,0 +1,31 @@
+"""Where r1fleet keeps things on a host. Nothing of ours lies outside these places."""
+
+ENGINE_ROOT = "/opt/ollama"  # one directory per version and archive, `current` points at one
+LIB = "/usr/local/lib/r1fleet"  # the scripts that units run
+ETC = "/etc/r1fleet"
+STATE_DIR = "/var/lib/r1fleet"
+STATE_FILE = f"{STATE_DIR}/state.json"
+PULL_DIR = f"{STATE_DIR}/pull"
+
+ENGINE_ENV = f"{ETC}/ollama.env"
+ENGINE_UNIT = "/etc/systemd/system/ollama.service"
+PRELOAD_UNIT = "/etc/systemd/system/r1fleet-preload.service"
+PRELOAD_BODY = f"{ETC}/preload.json"
+WAIT_FOR_GPUS = f"{LIB}/wait-for-gpus"
+PRELOAD = f"{LIB}/preload"
+MODPROBE_CONF = "/etc/modprobe.d/r1fleet-nvidia.conf"
+MODULES_LOAD_CONF = "/etc/modules-load.d/r1fleet-nvidia.conf"
+
+PULL_UNIT = "r1fleet-pull.service"
+
+# Every file whose content is compared with what the settings ask for.
+MANAGED_FILES = (
+    ENGINE_ENV,
+    ENGINE_UNIT,
+    PRELOAD_UNIT,
+    PRELOAD_BODY,
+    WAIT_FOR_GPUS,
+    PRELOAD,
+    MODPROBE_CONF,
+    MODULES_LOAD_CONF,
+)

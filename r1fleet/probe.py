@@ -1,0 +1,275 @@
+"""The probe: one remote command per host that returns all a run needs to know of it."""
+
+import json
+import shlex
+from collections.abc import Iterable
+from functools import cache
+from importlib import resources
+from typing import Any
+
+from pyinfra.api import FactBase
+
+from r1fleet import paths
+from r1fleet.hostfacts import (
+    ComputeProcess,
+    Driver,
+    LoadedModel,
+    ModelStore,
+    PciDevice,
+    Probe,
+    SmiGpu,
+    Unit,
+)
+
+class ProbeError(ValueError):
+    """The probe's output is not whole; the message says what is missing."""
+
+
+def command(models_dir: str, base_url: str) -> str:
+    """The remote command. Quoted for a POSIX shell; safe for any path and URL."""
+    arguments = {"R1_MODELS": models_dir, "R1_URL": base_url, "R1_FILES": " ".join(paths.MANAGED_FILES)}
+    head = "".join(f"{name}={shlex.quote(value)}\n" for name, value in arguments.items())
+    return head + _script()
+
+
+@cache
+def _script() -> str:
+    text = (resources.files("r1fleet") / "probe.sh").read_text(encoding="ascii")
+    return "".join(f"{line}\n" for line in text.splitlines() if not line.startswith("#"))
+
+
+class HostProbe(FactBase[Probe]):
+    """Everything of a host at once, as a Probe. Raises nothing: a cut answer fails the host."""
+
+    def command(self, models_dir: str, base_url: str) -> str:
+        return command(models_dir, base_url)
+
+    def process(self, output: list[str]) -> Probe:
+        return parse("\n".join(output))
+
+
+def parse(text: str) -> Probe:
+    """Read the output of probe.sh.
+
+    Raises ProbeError when a section is missing, so that a cut output never looks like a bare host.
+    """
+    sections = _sections(text)
+    os_release = dict(
+        (key, value.strip("\"'"))
+        for key, _, value in (line.partition("=") for line in sections["os"])
+    )
+    machine = [*sections["machine"], "", "", "", "", ""]
+    units = _units(sections["units"])
+    api = [_json(line) for line in sections["api"] if line.strip()]
+    return Probe(
+        distro=os_release.get("ID", "unknown"),
+        distro_version=os_release.get("VERSION_ID", ""),
+        distro_name=os_release.get("PRETTY_NAME", "unknown"),
+        kernel=machine[0],
+        arch=machine[1],
+        boot_id=machine[2],
+        cores=_int(machine[3]) or 1,
+        virtualisation=machine[4] or "none",
+        ram_mib=_memory_mib(sections["memory"], "MemTotal"),
+        pci=tuple(_pci(line) for line in sections["pci"] if len(line.split()) == 7),
+        driver=_driver(sections),
+        packages=_packages(sections["packages"]),
+        tools=frozenset(sections["tools"]),
+        user_groups=frozenset(word for line in sections["user"] for word in line.split()),
+        units=units,
+        engine_current=_engine_current(sections["engine"]),
+        engine_versions=_engine_versions(sections["engine"]),
+        files={path: digest for digest, path in _pairs(sections["files"])},
+        models=_models(sections["models"]),
+        engine_version=next((item["version"] for item in api if "version" in item), None),
+        loaded=tuple(
+            _loaded(row) for item in api for row in item.get("models") or () if "digest" in row
+        ),
+        state=_json("\n".join(sections["state"])),
+    )
+
+
+SECTIONS = (
+    "os machine memory pci module gpus compute packages tools user units engine files models api"
+    " state end"
+).split()
+
+
+def _sections(text: str) -> dict[str, list[str]]:
+    sections: dict[str, list[str]] = {}
+    current: list[str] = []
+    for line in text.splitlines():
+        if line.startswith("@@"):
+            current = sections.setdefault(line[2:].strip(), [])
+        else:
+            current.append(line)
+    missing = [name for name in SECTIONS if name not in sections]
+    if missing:
+        raise ProbeError(f"the probe's answer has no section {', '.join(missing)}")
+    return sections
+
+
+def _int(text: str) -> int | None:
+    """A number, or None for "[N/A]", "[Unknown Error]" and the like."""
+    try:
+        return int(text.strip())
+    except ValueError:
+        return None
+
+
+def _pairs(lines: Iterable[str]) -> list[tuple[str, str]]:
+    """`sha256sum` lines as (digest, path)."""
+    split = (line.split(None, 1) for line in lines)
+    return [(parts[0], parts[1].lstrip("*")) for parts in split if len(parts) == 2]
+
+
+def _json(text: str) -> dict[str, Any]:
+    """An object, or {} when there is none: a damaged record is treated as no record."""
+    try:
+        value = json.loads(text)
+    except ValueError:
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
+def _memory_mib(lines: list[str], key: str) -> int:
+    for line in lines:
+        parts = line.split()
+        if len(parts) >= 2 and parts[0] == f"{key}:":
+            return (_int(parts[1]) or 0) // 1024
+    return 0
+
+
+def _pci(line: str) -> PciDevice:
+    bdf, device_class, *ids, driver = line.split()
+    vendor, device, subvendor, subdevice = (word.removeprefix("0x") for word in ids)
+    return PciDevice(
+        bdf=bdf,
+        device_class=device_class.removeprefix("0x"),
+        vendor=vendor,
+        device=device,
+        subsystem=f"{subvendor}:{subdevice}",
+        driver=None if driver == "-" else driver,
+    )
+
+
+def _driver(sections: dict[str, list[str]]) -> Driver:
+    facts: dict[str, list[str]] = {}
+    for line in sections["module"]:
+        key, _, value = line.partition(" ")
+        if value and value != "-":
+            facts.setdefault(key, []).append(value)
+    rows, smi_rc = _smi(sections["gpus"])
+    processes, _ = _smi(sections["compute"])
+    others = facts.get("other", [])
+    return Driver(
+        loaded=_first(facts.get("loaded")),
+        open_module="Open Kernel Module" in (_first(facts.get("nvrm")) or ""),
+        uvm_loaded="nvidia_uvm" in others,
+        on_disk=_first(facts.get("disk")),
+        library=_first(facts.get("library")),
+        nouveau="nouveau" in others or "nova_core" in others,
+        smi_rc=smi_rc,
+        gpus=tuple(gpu for row in rows if (gpu := _smi_gpu(row))),
+        processes=tuple(
+            ComputeProcess(pid, row[1], _int(row[2]))
+            for row in processes
+            if len(row) == 3 and (pid := _int(row[0])) is not None
+        ),
+    )
+
+
+def _first(values: list[str] | None) -> str | None:
+    return values[0] if values else None
+
+
+def _smi(lines: list[str]) -> tuple[list[list[str]], int]:
+    """Rows of a CSV query and nvidia-smi's exit code."""
+    rows, code = [], 127
+    for line in lines:
+        if line.startswith("rc="):
+            code = _int(line[3:]) or 0
+        elif line.strip():
+            rows.append([cell.strip() for cell in line.split(",")])
+    return rows, code
+
+
+def _smi_gpu(row: list[str]) -> SmiGpu | None:
+    if len(row) != 8 or (index := _int(row[0])) is None:
+        return None
+    major, _, minor = row[7].partition(".")
+    capability = (int(major), int(minor)) if major.isdigit() and minor.isdigit() else None
+    return SmiGpu(
+        index=index,
+        name=row[1],
+        uuid=row[2],
+        bus_id=row[3],
+        driver_version=row[4],
+        memory_total_mib=_int(row[5]),
+        memory_used_mib=_int(row[6]),
+        compute_capability=capability,
+    )
+
+
+def _packages(lines: list[str]) -> dict[str, str]:
+    found = (line.split() for line in lines)
+    # Second letter of dpkg's status: i = installed.
+    return {row[0]: row[1] for row in found if len(row) == 3 and row[2][1:2] == "i"}
+
+
+def _units(lines: list[str]) -> dict[str, Unit]:
+    units = {}
+    for block in "\n".join(lines).split("\n\n"):
+        facts = dict(line.split("=", 1) for line in block.splitlines() if "=" in line)
+        if "Id" in facts:
+            units[facts["Id"]] = Unit(
+                load=facts.get("LoadState", ""),
+                active=facts.get("ActiveState", ""),
+                sub=facts.get("SubState", ""),
+                result=facts.get("Result", ""),
+                invocation=facts.get("InvocationID", ""),
+                restarts=_int(facts.get("NRestarts", "")) or 0,
+                enabled=facts.get("UnitFileState") == "enabled",
+                needs_reload=facts.get("NeedDaemonReload") == "yes",
+                fragment=facts.get("FragmentPath", ""),
+            )
+    return units
+
+
+def _engine_current(lines: list[str]) -> str | None:
+    return next((line for line in lines if line and not line.startswith("versions ")), None)
+
+
+def _engine_versions(lines: list[str]) -> frozenset[str]:
+    listed = next((line for line in lines if line.startswith("versions ")), "")
+    names = {path.rstrip("/").rsplit("/", 1)[-1] for path in listed.split()[1:]}
+    return frozenset(names - {"*", "current"})
+
+
+def _models(lines: list[str]) -> ModelStore:
+    kind, owner, size_kib, free_kib, mount = None, "", 0, 0, ""
+    manifests, blobs = {}, {}
+    for line in lines:
+        word, _, rest = line.partition(" ")
+        if word == "is":
+            kind, owner, _mode = rest.split("|")
+        elif word == "disk":
+            size, free, mount = rest.split(" ", 2)
+            size_kib, free_kib = _int(size) or 0, _int(free) or 0
+        elif word == "manifest":
+            digest, path = rest.split(None, 1)
+            manifests[path.split("/manifests/", 1)[1]] = digest
+        elif word == "blob":
+            size, path = rest.split(" ", 1)
+            blobs[path.rsplit("/", 1)[1]] = _int(size) or 0
+    return ModelStore(kind, owner, size_kib * 1024, free_kib * 1024, mount, manifests, blobs)
+
+
+def _loaded(row: dict[str, Any]) -> LoadedModel:
+    return LoadedModel(
+        name=str(row.get("name", "")),
+        digest=str(row["digest"]),
+        size_bytes=int(row.get("size") or 0),
+        size_vram_bytes=int(row.get("size_vram") or 0),
+        context=row.get("context_length"),
+    )

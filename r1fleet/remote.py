@@ -1,0 +1,169 @@
+"""Running scripts on a host from inside an operation: one line per step, one line per failure.
+
+pyinfra ends the whole run on an exception in an operation and prints a traceback for a raising
+FunctionCommand; so everything that can fail here fails by returning False after one line that
+says what, why and what to do.
+"""
+
+import functools
+import shlex
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Concatenate, ParamSpec
+
+from paramiko import SSHException
+from pyinfra import logger
+from pyinfra.api import FunctionCommand, Host, State
+from pyinfra.api.arguments import CONNECTOR_ARGUMENT_KEYS
+
+from r1fleet import outcome
+
+P = ParamSpec("P")
+
+
+class HostFailure(Exception):
+    """One host cannot go on. Raise it inside a `host_task`, nowhere else."""
+
+    def __init__(self, what: str, why: str, fix: str) -> None:
+        super().__init__(f"{what}: {why}; {fix}" if fix else f"{what}: {why}")
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a remote script gave back."""
+
+    ok: bool
+    stdout: str
+    stderr: str
+
+    @property
+    def reason(self) -> str:
+        """The last line it wrote to stderr (else stdout): by our scripts' habit, the reason."""
+        for text in (self.stderr, self.stdout):
+            if lines := [line.strip() for line in text.splitlines() if line.strip()]:
+                return lines[-1]
+        return "it ended with an error and said nothing"
+
+
+def run(host: Host, script: str, *, stdin: str | None = None, timeout_s: int = 120) -> Result:
+    """Run a POSIX shell script with the operation's own elevation (sudo and the like).
+
+    Raises HostFailure when the connection is lost or the time is up.
+    """
+    arguments: dict[str, Any] = {
+        key: value
+        for key, value in (host.current_op_global_arguments or {}).items()
+        if key in CONNECTOR_ARGUMENT_KEYS
+    }
+    arguments |= {"_timeout": timeout_s}
+    if stdin is not None:
+        arguments["_stdin"] = stdin
+    try:
+        ok, output = host.run_shell_command(
+            script, print_output=False, print_input=False, **arguments
+        )
+    except TimeoutError as error:
+        raise HostFailure(
+            "a remote command", f"no end after {timeout_s} s", "look at the host, then run again"
+        ) from error
+    except (OSError, EOFError, SSHException) as error:
+        raise HostFailure(
+            "connection lost", str(error) or type(error).__name__, "run again when it is back"
+        ) from error
+    return Result(ok, output.stdout, output.stderr)
+
+
+def say(host: Host, stage: str, text: str) -> None:
+    """One progress line of a host."""
+    outcome.of(host.name).stage = stage
+    logger.info(f"{host.print_prefix}{stage:<7} {text}")
+
+
+def warn(host: Host, text: str) -> None:
+    """A warning: shown now and again in the report."""
+    outcome.of(host.name).warnings.append(text)
+    logger.warning(f"{host.print_prefix}warning: {text}")
+
+
+def changed(host: Host, text: str) -> None:
+    """Note a change for the report."""
+    outcome.of(host.name).changes.append(text)
+
+
+def host_task(
+    function: Callable[Concatenate[Host, P], None],
+) -> Callable[P, FunctionCommand]:
+    """Turn `function(host, ...)` into a command of an operation.
+
+    A HostFailure raised in it becomes one logged line and this host's failure, no traceback.
+    """
+
+    @functools.wraps(function)
+    def guarded(state: State, host: Host, *args: P.args, **kwargs: P.kwargs) -> bool:
+        try:
+            function(host, *args, **kwargs)
+        except HostFailure as failure:
+            record_failure(host, str(failure))
+            return False
+        return True
+
+    def command(*args: P.args, **kwargs: P.kwargs) -> FunctionCommand:
+        return FunctionCommand(guarded, args, kwargs)
+
+    return command
+
+
+def record_failure(host: Host, line: str) -> None:
+    """Log a host's failure once and keep it for the report."""
+    found = outcome.of(host.name)
+    if found.stage:
+        line = f"{found.stage}: {line}"
+    found.failure = line
+    logger.error(f"{host.print_prefix}{line}")
+
+
+@host_task
+def fail(host: Host, what: str, why: str, fix: str) -> None:
+    """A command that fails the host: for refusals that planning found."""
+    raise HostFailure(what, why, fix)
+
+
+@host_task
+def step(
+    host: Host,
+    stage: str,
+    title: str,
+    script: str,
+    fix: str,
+    *,
+    stdin: str | None = None,
+    change: str | None = None,
+    timeout_s: int = 600,
+) -> None:
+    """Run a script as one step of a stage. `change` is what the report calls it."""
+    say(host, stage, title)
+    result = run(host, script, stdin=stdin, timeout_s=timeout_s)
+    if not result.ok:
+        raise HostFailure(title, result.reason, fix)
+    if change:
+        changed(host, change)
+
+
+def write_file(path: str, *, mode: str, owner: str = "root:root") -> str:
+    """A script that puts its standard input at `path` by one rename.
+
+    The content goes by standard input: it shows in no process list, log or temporary file that
+    others can read.
+    """
+    user, group = owner.split(":")
+    target, fresh = shlex.quote(path), shlex.quote(f"{path}.new")
+    folder = shlex.quote(path.rsplit("/", 1)[0])
+    return (
+        f"set -e; install -d -m 755 {folder}; umask 077; cat >{fresh};"
+        f" chown {user}:{group} {fresh}; chmod {mode} {fresh}; mv -f {fresh} {target}"
+    )
+
+
+def assign(values: Mapping[str, str]) -> str:
+    """Shell assignments, quoted: the safe way to hand values to a script."""
+    return "".join(f"{name}={shlex.quote(value)}\n" for name, value in values.items())
