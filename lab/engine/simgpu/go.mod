@@ -1,0 +1,3 @@
+module simgpu
+
+go 1.24
