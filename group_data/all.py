@@ -1,0 +1,57 @@
+"""Every setting with its default. Generated: python -m r1fleet.settings"""
+
+# The engine: which Ollama
+engine_version = "0.32.15"  # the Ollama release
+engine_sha256 = None  # of its archive; None: the line of sha256sum.txt beside it
+engine_url = "https://github.com/ollama/ollama/releases/download"  # where releases lie
+
+# Ollama's own variables, by their names in lower case
+ollama_models = "/var/lib/ollama/models"  # model directory
+port = None  # the port alone, folded into ollama_host
+ollama_host = "127.0.0.1:11434"  # address to listen on; 0.0.0.0: everywhere
+ollama_origins = ()  # browser origins allowed besides local ones, each with its scheme, or *
+ollama_keep_alive = "-1"  # how long a model stays loaded: 5m, 300 (s), negative for ever
+ollama_debug = 0  # 0, 1 (debug) or 2 (trace)
+ollama_num_parallel = 1  # requests answered at once; each has the whole context
+ollama_max_queue = 512  # requests that may wait
+ollama_context_length = None  # tokens; None: the largest from context_min to context_max that fits
+ollama_kv_cache_type = None  # f16, q8_0 or q4_0; None: f16 where it fits, else q8_0
+ollama_flash_attention = None  # None: where the GPU has it
+ollama_max_loaded_models = None  # None: 1, the one that was planned
+ollama_sched_spread = None  # spread over all GPUs; None: where one is not enough
+ollama_gpu_overhead = 0  # bytes of each GPU that are left to others
+ollama_load_timeout = "5m"  # a load that stalls so long is ended
+ollama_noprune = False  # keep unused blobs when the engine starts
+ollama_no_cloud = True  # no remote inference, no web search
+https_proxy = None  # proxy for downloads, http://host:port
+no_proxy = None  # hosts that are reached without the proxy
+extra_env = {}  # further variables of the engine
+
+# The NVIDIA driver
+driver_branch = 580  # 580 serves every GPU since Maxwell
+driver_flavour = "auto"  # kernel module: auto (by PCI id), open or proprietary
+driver_reboot = "auto"  # auto: one reboot when the driver cannot be loaded otherwise
+driver_repository_url = "https://developer.download.nvidia.com/compute/cuda/repos"  # or a mirror
+driver_keyring_sha256 = None  # of the keyring package; None: whatever the URL serves
+
+# The model and its size
+model = "deepseek-r1"  # name in the registry
+tag = None  # a forced tag such as 14b; None: the best that fits
+context_min = 16384  # least context in tokens; R1 thinks long
+context_max = 32768  # more than this is not taken
+no_gpu = "refuse"  # hosts without a usable GPU
+cpu_largest_tag = "7b"  # the largest to run on a CPU
+
+# Where models come from
+registry_url = "https://registry.ollama.ai"  # or a mirror
+pull_via = "fetch"  # fetch: a downloader that resumes; api: Ollama's own pull
+pull_rate_limit = None  # bytes per second of each host, such as 20M
+model_digests = {}  # pinned: {"deepseek-r1:14b": "sha256:..."}
+
+# The proof
+smoke_prompt = "Reply with exactly one word: READY"  # the question
+smoke_expect = "READY"  # found in the answer, in any case
+tokens_per_s_min = 0.0  # slower fails
+load_time_max_s = 300  # a longer load fails
+verify_max_age_s = 86400  # an unchanged host is asked again after this
+report = None  # JSON report, a path on the machine you run on

@@ -1,0 +1,128 @@
+"""The catalogue: whole, consistent, and quick to read."""
+
+import re
+import time
+
+import pytest
+
+from r1fleet import catalog
+
+
+def test_every_size_and_quantisation_is_there() -> None:
+    found = {(model.size, model.quantisation) for model in catalog.models()}
+    sizes = ("1.5b", "7b", "8b", "14b", "32b", "70b", "671b")
+    assert {(size, quant) for size in sizes for quant in ("q4_K_M", "q8_0", "fp16")} <= found
+    automatic = [model.tag for model in catalog.models() if model.automatic]
+    assert automatic == list(sizes)
+    assert all(catalog.find_tag(tag).quantisation == "q4_K_M" for tag in automatic)
+
+
+def test_models_come_from_small_to_large() -> None:
+    four_bit = [m.size_bytes for m in catalog.models() if m.automatic]
+    assert four_bit == sorted(four_bit)
+
+
+def test_tags_are_found_by_short_and_long_name() -> None:
+    short = catalog.find_tag("14b")
+    assert short is catalog.find_tag("14b-qwen-distill-q4_K_M")
+    assert (short.base_model, short.size_bytes) == ("Qwen2.5-14B", 8988112209)
+    assert catalog.find_tag("latest").tag == "8b"
+    assert "zero" not in " ".join(catalog.tag_names())
+    with pytest.raises(KeyError):
+        catalog.find_tag("13b")
+
+
+def test_digests_are_whole_or_the_first_twelve_digits() -> None:
+    for model in catalog.models():
+        for digest in (model.digest, *model.former):
+            assert digest is None or re.fullmatch("sha256:[0-9a-f]{12}([0-9a-f]{52})?", digest)
+    assert catalog.find_tag("70b").digest == "sha256:d37b54d01a76"
+
+
+def test_cache_per_token_is_the_published_one() -> None:
+    bytes_per_token = {
+        model.tag: 2 * model.shape.layers * model.shape.cache_width
+        for model in catalog.models()
+        if model.automatic
+    }
+    assert bytes_per_token == {
+        "1.5b": 28672,
+        "7b": 57344,
+        "8b": 147456,
+        "14b": 196608,
+        "32b": 262144,
+        "70b": 327680,
+        "671b": 70272,
+    }
+
+
+def test_gpus_by_device_and_subsystem() -> None:
+    found = catalog.gpu("1eb8", "12a2")
+    assert found
+    assert (found.name, found.vram_mib, found.compute_capability) == ("Tesla T4", 15360, (7, 5))
+    memory = [catalog.gpu("2bb3", sub) for sub in ("204d", "227a", "ffff", None)]
+    assert [row.vram_mib for row in memory if row] == [48935, 73000, 48935, 48935]
+    assert catalog.gpu("2B85") is not None
+    assert catalog.gpu("ffff") is None
+    unified = catalog.gpu("2e12")
+    assert unified
+    assert unified.vram_mib is None
+
+
+def test_no_id_stands_twice() -> None:
+    rows = catalog._read("gpus.yaml")["gpus"]
+    keys = [(device, row.get("subsystem")) for row in rows for device in row["ids"]]
+    assert len(keys) == len(set(keys)) == len(catalog._gpus())
+
+
+def test_driver_floors() -> None:
+    drivers = catalog.drivers()
+    capabilities = [(6, 1), (7, 0), (8, 9), None]
+    assert [drivers.floor(capability) for capability in capabilities] == [570, 550, 550, 570]
+
+
+@pytest.mark.parametrize(
+    ("device", "flavour", "last_branch", "open_only"),
+    [
+        ("118a", "legacy", 470, False),
+        ("1b06", "proprietary", 580, False),
+        ("1db4", "proprietary", 580, False),
+        ("1e02", "open", None, False),
+        ("1eb8", "open", None, False),
+        ("2b85", "open", None, True),
+    ],
+)
+def test_flavour_by_device(
+    device: str, flavour: str, last_branch: int | None, open_only: bool
+) -> None:
+    row = catalog.drivers().flavour(device)
+    assert (row.flavour, row.last_branch, row.open_only) == (flavour, last_branch, open_only)
+
+
+def test_every_gpu_of_the_table_has_a_flavour_that_serves_it() -> None:
+    for row in catalog._gpus().values():
+        flavours = {catalog.drivers().flavour(device).flavour for device in row.ids}
+        assert flavours == {"open" if row.compute_capability >= (7, 5) else "proprietary"}
+
+
+def test_distributions() -> None:
+    drivers = catalog.drivers()
+    for version in ("12", "13"):
+        row = drivers.find("debian", version)
+        assert row
+        assert row.repository == f"debian{version}"
+        assert row.pinning.format(branch=580) == "nvidia-driver-pinning-580"
+        assert row.headers.format(kernel="6.1.0") == "linux-headers-6.1.0"
+        assert row.packages["open"] == ("nvidia-driver-cuda", "nvidia-kernel-open-dkms")
+    assert drivers.find("debian", "11") is None
+
+
+def test_reading_is_quick() -> None:
+    caches = (catalog.models, catalog._gpus, catalog.drivers)
+    best_s = 1.0
+    for _ in range(5):
+        start = time.process_time()
+        for cached in caches:
+            cached.__wrapped__()
+        best_s = min(best_s, time.process_time() - start)
+    assert best_s < 0.015
