@@ -1,0 +1,1 @@
+"""Proving that a host answers as it should, from where it should."""

@@ -1,0 +1,89 @@
+"""What was verified, and whether it still stands. Pure."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+from datetime import datetime
+from typing import Any
+
+from r1fleet import paths
+from r1fleet.hostfacts import Probe
+from r1fleet.outcome import Smoke
+from r1fleet.verify.judge import SmokeWanted
+
+SCHEMA = 1
+
+
+def fingerprint(probe: Probe, want: SmokeWanted) -> str:
+    """All that a verification rests on, as one SHA-256 (hex). Take the last probe of the run.
+
+    The boot and the service's start are in it because GPUs are looked for once per start.
+    """
+    files = (paths.ENGINE_ENV, paths.ENGINE_UNIT)
+    inputs = {
+        "driver": probe.driver.loaded,
+        "engine": probe.engine_current,
+        "files": {path: probe.files.get(path) for path in files},
+        "boot_id": probe.boot_id,
+        "invocation": probe.unit("ollama.service").invocation,
+        "smoke": asdict(want),  # the digest, the prompt and the limits
+    }
+    return hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()
+
+
+def is_fresh(state: Mapping[str, Any], fingerprint: str, now: datetime, max_age_s: float) -> bool:
+    """Whether state.json remembers this very verification from within the last `max_age_s`."""
+    verified = state.get("verified")
+    if not isinstance(verified, dict) or verified.get("fingerprint") != fingerprint:
+        return False
+    try:
+        age_s = (now - datetime.fromisoformat(str(verified.get("at")))).total_seconds()
+    except (ValueError, TypeError):  # TypeError: a time without a zone
+        return False
+    return 0 <= age_s <= max_age_s
+
+
+def verified_entry(smoke: Smoke, fingerprint: str) -> dict[str, Any]:
+    """What state.json records under "verified"."""
+    return {
+        "fingerprint": fingerprint,
+        "at": smoke.at,
+        "answer": smoke.answer,
+        "thinking": smoke.thinking,
+        "load_s": smoke.load_s,
+        "tokens_per_s": smoke.tokens_per_s,
+        "residency": smoke.residency,
+        "context": smoke.context,
+        "digest": smoke.digest,
+    }
+
+
+def remembered(state: Mapping[str, Any]) -> Smoke | None:
+    """The figures of the last verification, for the report; None when there are none."""
+    verified = state.get("verified")
+    if not isinstance(verified, dict):
+        return None
+    try:
+        return Smoke(**{key: value for key, value in verified.items() if key != "fingerprint"})
+    except TypeError:
+        return None
+
+
+def state(
+    decision: Mapping[str, Any],
+    models: Mapping[str, Mapping[str, Any]],
+    verified: Mapping[str, Any] | None,
+) -> dict[str, Any]:
+    """The whole of state.json: what was chosen and from what, what is installed and proven.
+
+    + decision: the choice with its inputs
+    + models: name -> model.manifest.state_entry
+    + verified: verified_entry, or None when nothing is proven
+    """
+    return {
+        "schema": SCHEMA,
+        "decision": dict(decision),
+        "models": {name: dict(entry) for name, entry in models.items()},
+        "verified": dict(verified) if verified else None,
+    }

@@ -1,0 +1,287 @@
+"""Judging what a host answered to the smoke prompt, and what a probe shows. Pure.
+
+Faults are sentences for people: what was seen, what was wanted, what to do.
+"""
+
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
+
+from r1fleet.hostfacts import LoadedModel, Probe
+from r1fleet.outcome import Smoke
+
+LOG = "see `journalctl -u ollama`"
+SPILLED = "lower context_max or ollama_num_parallel, or take a smaller tag; " + LOG
+NO_GPU = "restart ollama, which looks for GPUs once per start; " + LOG
+SECTIONS = ("load", "chat", "stream", "ps", "compute", "end")
+
+
+class Fault(NamedTuple):
+    """What is wrong, with the figures, and what to do about it."""
+
+    what: str
+    fix: str
+
+    def __str__(self) -> str:
+        return f"{self.what}; {self.fix}"
+
+
+@dataclass(frozen=True)
+class SmokeWanted:
+    """The smoke prompt and the limits its answer is held against.
+
+    + model: "deepseek-r1:14b", with its manifest `digest` ("sha256:...")
+    + placement: "gpu" demands the whole model in VRAM, "cpu" nothing
+    + context: tokens per request that were planned
+    + keep_alive: Ollama's value, "-1", "300" (seconds) or "5m"
+    + expect: text that the answer must hold, in any case
+    + tokens_per_s_min: 0 asks for no speed
+    + load_time_max_s, answer_time_max_s: seconds
+    """
+
+    base_url: str
+    model: str
+    digest: str
+    placement: Literal["gpu", "cpu"]
+    context: int
+    keep_alive: str
+    prompt: str
+    expect: str
+    tokens_per_s_min: float = 0.0
+    load_time_max_s: float = 600.0
+    answer_time_max_s: float = 600.0
+
+
+@dataclass(frozen=True)
+class Reply:
+    """An HTTP answer; `code` is "000" when none came, `body` then curl's message."""
+
+    code: str
+    seconds: float
+    body: str
+
+    @property
+    def ok(self) -> bool:
+        return self.code == "200"
+
+    @property
+    def fields(self) -> dict[str, Any]:
+        """The body as an object; {} when it is none."""
+        return _object(self.body)
+
+    @property
+    def error(self) -> str:
+        """What went wrong, in one line."""
+        said = self.fields.get("error")
+        if isinstance(said, dict):  # the OpenAI routes wrap it
+            said = said.get("message")
+        text = str(said or self.body.strip().rpartition("\n")[2] or "nothing more was said")
+        return text[:300] if self.code == "000" else f"HTTP {self.code}, {text[:300]}"
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What smoke.sh brought back."""
+
+    load: Reply
+    chat: Reply
+    stream: Reply
+    loaded: tuple[LoadedModel, ...]
+    compute: tuple[str, ...]  # names of the processes on the GPUs
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """`faults` is empty when the host is as wanted; `smoke` is None when it did not answer."""
+
+    faults: tuple[Fault, ...]
+    smoke: Smoke | None
+
+
+def parse(text: str) -> Answers:
+    """Read the output of smoke.sh. Raises ValueError when it is cut short."""
+    sections: dict[str, list[str]] = {}
+    lines: list[str] = []
+    for line in text.splitlines():
+        if line.startswith("@@"):
+            lines = sections.setdefault(line[2:], [])
+        else:
+            lines.append(line)
+    if missing := [name for name in SECTIONS if name not in sections]:
+        raise ValueError(f"the answer has no section {', '.join(missing)}")
+    rows = _reply(sections["ps"]).fields.get("models")
+    return Answers(
+        load=_reply(sections["load"]),
+        chat=_reply(sections["chat"]),
+        stream=_reply(sections["stream"]),
+        loaded=tuple(_loaded(row) for row in rows or () if isinstance(row, dict)),
+        compute=tuple(
+            cells[1].strip() for line in sections["compute"] if len(cells := line.split(",")) == 3
+        ),
+    )
+
+
+def judge(want: SmokeWanted, found: Answers, at: str) -> Verdict:
+    """Hold the answers against what is wanted; `at` is the time of it, UTC, ISO 8601."""
+    for what, reply in (("loading the model", found.load), ("the smoke prompt", found.chat)):
+        if not reply.ok:
+            return Verdict((Fault(f"{what} failed: {reply.error}", LOG),), None)
+    chat = found.chat.fields
+    message = chat.get("message") or {}
+    answer, thinking = str(message.get("content", "")), str(message.get("thinking") or "")
+    speed = _per_second(chat)
+    load_s = float(found.load.fields.get("load_duration") or 0) / 1e9 or found.load.seconds
+    row = _row(found.loaded, want.digest)
+    faults = [  # causes before effects: the first one is the host's reason
+        *_row_faults(want, found, row),
+        *_answer_faults(want, answer, thinking, "/api/chat"),
+        *_stream_faults(want, found.stream),
+        *_speed_faults(want, speed, load_s),
+    ]
+    smoke = Smoke(
+        at=at,
+        answer=answer.strip()[:200],
+        thinking=thinking.strip()[:200],
+        load_s=round(load_s, 2),
+        tokens_per_s=round(speed, 1),
+        residency=round(row.residency, 4) if row else 0.0,
+        context=(row.context if row else None) or 0,
+        digest=f"sha256:{row.digest}" if row else want.digest,
+    )
+    return Verdict(tuple(faults), smoke)
+
+
+def check_loaded(probe: Probe, digest: str, placement: str) -> Fault | None:
+    """What is wrong with a loaded model as the probe shows it; None when nothing, or not loaded.
+
+    For every run, whatever is remembered of earlier ones. Take a probe from after the last change.
+    """
+    row = _row(probe.loaded, digest)
+    if row is None:
+        return None
+    names = tuple(process.name for process in probe.driver.processes)
+    return next(_placement_faults(placement, row, names), None)
+
+
+def needs_load(probe: Probe, digest: str, keep_alive: str) -> bool:
+    """Whether a model that is to stay loaded for ever is not."""
+    return keep_alive.startswith("-") and _row(probe.loaded, digest) is None
+
+
+def _row_faults(want: SmokeWanted, found: Answers, row: LoadedModel | None) -> Iterator[Fault]:
+    if row is None:
+        others = ", ".join(f"{other.name} {other.digest[:12]}" for other in found.loaded)
+        yield Fault(
+            f"{want.model} {want.digest[7:19]} is not loaded after it answered"
+            f" (loaded: {others or 'nothing'})",
+            LOG,
+        )
+        return
+    yield from _placement_faults(want.placement, row, found.compute)
+    if row.context != want.context:
+        yield Fault(
+            f"the context is {row.context} tokens, planned are {want.context}",
+            f"another client may have asked for its own num_ctx; {LOG}",
+        )
+
+
+def _answer_faults(want: SmokeWanted, answer: str, thinking: str, way: str) -> Iterator[Fault]:
+    if want.expect.lower() not in answer.lower():
+        said = f"{answer.strip()[:80]!r}" if answer.strip() else "nothing"
+        yield Fault(
+            f"the answer by {way} is {said}, it should hold {want.expect!r}",
+            "check smoke_prompt, smoke_expect and the model's digest",
+        )
+    if not thinking.strip():
+        yield Fault(
+            f"no thinking part in the answer by {way}", "check the model's digest and template"
+        )
+
+
+def _stream_faults(want: SmokeWanted, stream: Reply) -> Iterator[Fault]:
+    way = "/v1/chat/completions"
+    if not stream.ok:
+        yield Fault(f"{way} failed: {stream.error}", LOG)
+        return
+    deltas = list(_deltas(stream.body))
+    answer = "".join(str(delta.get("content") or "") for delta in deltas)
+    thinking = "".join(str(delta.get("reasoning") or "") for delta in deltas)
+    if "data: [DONE]" not in stream.body:
+        yield Fault(f"the stream of {way} broke off", LOG)
+    yield from _answer_faults(want, answer, thinking, way)
+    if sum(1 for delta in deltas if delta.get("content") or delta.get("reasoning")) < 2:
+        yield Fault(
+            f"{way} did not stream, all came in one piece", "check what stands before the engine"
+        )
+
+
+def _deltas(body: str) -> Iterator[dict[str, Any]]:
+    for line in body.splitlines():
+        for choice in _object(line.removeprefix("data:")).get("choices") or ():
+            yield choice.get("delta") or {}
+
+
+def _speed_faults(want: SmokeWanted, speed: float, load_s: float) -> Iterator[Fault]:
+    if 0 < want.tokens_per_s_min > speed:
+        yield Fault(
+            f"{speed:.1f} tokens/s, tokens_per_s_min is {want.tokens_per_s_min:g}",
+            "look for other work on the GPU (`nvidia-smi`) or lower the limit",
+        )
+    if load_s > want.load_time_max_s:
+        yield Fault(
+            f"loading took {load_s:.0f} s, load_time_max_s is {want.load_time_max_s:g}",
+            "check the disk of the model directory or raise the limit",
+        )
+
+
+def _placement_faults(
+    placement: str, row: LoadedModel, processes: Iterable[str]
+) -> Iterator[Fault]:
+    if placement != "gpu":
+        return
+    sizes = f"size_vram {row.size_vram_bytes / 1e9:.1f} of {row.size_bytes / 1e9:.1f} GB"
+    if not row.size_vram_bytes:
+        yield Fault(f"answers from the CPU: nothing of the model is in VRAM ({sizes})", NO_GPU)
+    elif row.size_vram_bytes < row.size_bytes:
+        share = f"{100 * row.residency:.0f} % of the model is in VRAM ({sizes})"
+        yield Fault(f"answers from the CPU: {share}", SPILLED)
+    elif not any(_is_engine(name) for name in processes):
+        yield Fault("nvidia-smi shows no llama-server among the processes on the GPU", NO_GPU)
+
+
+def _is_engine(process: str) -> bool:
+    return process.rpartition("/")[2].startswith("llama-server") or "/lib/ollama/" in process
+
+
+def _row(loaded: Iterable[LoadedModel], digest: str) -> LoadedModel | None:
+    bare = digest.removeprefix("sha256:")
+    return next((row for row in loaded if row.digest == bare), None)
+
+
+def _per_second(chat: dict[str, Any]) -> float:
+    duration_ns = float(chat.get("eval_duration") or 0)
+    return float(chat.get("eval_count") or 0) / duration_ns * 1e9 if duration_ns else 0.0
+
+
+def _reply(lines: list[str]) -> Reply:
+    code, _, seconds = (lines[0] if lines else "000 0").partition(" ")
+    return Reply(code, float(seconds or 0), "\n".join(lines[1:]))
+
+
+def _object(text: str) -> dict[str, Any]:
+    try:
+        value = json.loads(text)
+    except ValueError:
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
+def _loaded(row: dict[str, Any]) -> LoadedModel:
+    return LoadedModel(
+        name=str(row.get("name", "")),
+        digest=str(row.get("digest", "")).removeprefix("sha256:"),
+        size_bytes=int(row.get("size") or 0),
+        size_vram_bytes=int(row.get("size_vram") or 0),
+        context=row.get("context_length"),
+    )

@@ -1,0 +1,33 @@
+# Loads the model and asks it the smoke prompt, twice. Arguments come as variables: R1_URL,
+# R1_LOAD, R1_CHAT, R1_STREAM (bodies, JSON), R1_LOAD_S, R1_ASK_S (limits in seconds).
+# Sections start with "@@name"; a request's first line is "HTTP-CODE SECONDS". The whole goes out
+# as base64: an answer may hold any bytes, and one bad one would cut pyinfra's reading short.
+LC_ALL=C
+PATH=$PATH:/usr/local/bin:/usr/sbin:/sbin
+export LC_ALL PATH
+dir=$(mktemp -d) || exit 1
+trap 'rm -rf "$dir"' EXIT
+
+ask() { # ask SECTION LIMIT_S PATH [BODY]
+  echo "@@$1"
+  : >"$dir/body"
+  path=$3 limit=$2
+  if [ $# -gt 3 ]; then printf '%s' "$4" >"$dir/ask"; set -- -d "@$dir/ask"; else set --; fi
+  curl -sSN -m "$limit" -o "$dir/body" -w '%{http_code} %{time_total}\n' \
+    -H 'Content-Type: application/json' "$@" "$R1_URL$path" 2>"$dir/error"
+  cat "$dir/body" "$dir/error"
+  echo
+}
+
+{
+  ask load "$R1_LOAD_S" /api/generate "$R1_LOAD"
+  ask chat "$R1_ASK_S" /api/chat "$R1_CHAT"
+  ask stream "$R1_ASK_S" /v1/chat/completions "$R1_STREAM"
+  ask ps 10 /api/ps
+  echo "@@compute"
+  if command -v nvidia-smi >/dev/null; then
+    timeout 60 nvidia-smi --query-compute-apps=pid,process_name,used_memory \
+      --format=csv,noheader,nounits
+  fi
+  echo "@@end"
+} 2>/dev/null | base64 -w0

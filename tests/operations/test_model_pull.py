@@ -1,0 +1,253 @@
+"""model.pull against a registry on 127.0.0.1 and a host that is a folder."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from r1fleet import outcome
+from r1fleet.hostfacts import ModelStore, Probe
+from r1fleet.model import pull, unit
+from r1fleet.model.manifest import ModelWanted, parse, state_entry
+from r1fleet.remote import Result
+from tests.operations.fakehost import FakeHost
+from tests.unit.build import bare
+from tests.unit.registry import BIG, SMALL, Registry, serve, sha256
+
+NAME = "deepseek-r1:14b"
+
+
+@pytest.fixture
+def registry() -> Iterator[Registry]:
+    with serve() as running:
+        yield running
+
+
+@pytest.fixture
+def host(tmp_path: Path) -> FakeHost:
+    return FakeHost(tmp_path, tmp_path.name)
+
+
+def job(host: FakeHost, registry: Registry, **changes: Any) -> pull.Pull:
+    want = ModelWanted(NAME, registry.url, str(host.at("/srv/models")))
+    return pull.Pull(replace(want, **changes))
+
+
+def deliver(host: FakeHost, wanted: pull.Pull, probe: Probe | None = None) -> str | None:
+    """Run both operations; the failure, if any."""
+    if host.play(pull.start._inner(wanted, probe or bare())):
+        host.play(pull.finish._inner(wanted))
+    return outcome.of(host.name).failure
+
+
+def installed(registry: Registry) -> ModelStore:
+    blobs = {f"sha256-{sha256(data)}": len(data) for data in (BIG, SMALL)}
+    path = f"registry.ollama.ai/library/{NAME.replace(':', '/')}"
+    return ModelStore("directory", manifests={path: sha256(registry.manifest)}, blobs=blobs)
+
+
+def test_a_bare_host_gets_the_model(host: FakeHost, registry: Registry) -> None:
+    wanted = job(host, registry)
+    assert deliver(host, wanted) is None
+    manifest = parse(registry.manifest)
+    assert wanted.installed == manifest
+    assert wanted.digest == manifest.digest
+    models = host.at("/srv/models")
+    assert (models / "manifests" / wanted.want.manifest_path).read_bytes() == registry.manifest
+    assert (models / f"blobs/sha256-{sha256(BIG)}").read_bytes() == BIG
+    assert host.starts() == ["started"]
+    assert outcome.of(host.name).changes == [f"model {NAME} {manifest.digest[:19]}"]
+    assert list(host.at("/var/lib/r1fleet/pull").iterdir()) == []
+
+
+def test_a_second_run_sends_no_command(host: FakeHost, registry: Registry) -> None:
+    state = {"models": {NAME: state_entry(parse(registry.manifest))}}
+    wanted = job(host, registry, digest=parse(registry.manifest).digest)
+    probe = bare(models=installed(registry), state=state)
+    assert list(pull.start._inner(wanted, probe)) == []
+    assert list(pull.finish._inner(wanted)) == []
+    assert wanted.installed == parse(registry.manifest)
+
+
+@pytest.mark.parametrize("via", ["fetch", "api"])
+def test_a_dry_run_contacts_nothing(host: FakeHost, registry: Registry, via: str) -> None:
+    wanted = job(host, registry, via=via)
+    titles = [
+        command.args[1]
+        for stage in (pull.start._inner(wanted, bare()), pull.finish._inner(wanted))
+        for command in stage
+    ]
+    assert titles == [f"brings {NAME}", f"follows the fetch of {NAME}"]
+    assert registry.requests == []
+
+
+def test_a_model_that_is_not_in_our_records_is_taken_in(host: FakeHost, registry: Registry) -> None:
+    wanted = job(host, registry)
+    path = host.at("/srv/models/manifests") / wanted.want.manifest_path
+    path.parent.mkdir(parents=True)
+    path.write_bytes(registry.manifest)
+    assert deliver(host, wanted, bare(models=installed(registry))) is None
+    assert wanted.installed == parse(registry.manifest)
+    assert registry.requests == []
+    assert host.starts() == []
+
+
+def test_a_recorded_model_that_has_lost_a_blob_is_mended(
+    host: FakeHost, registry: Registry
+) -> None:
+    store = installed(registry)
+    del store.blobs[f"sha256-{sha256(SMALL)}"]
+    state = {"models": {NAME: state_entry(parse(registry.manifest))}}
+    assert deliver(host, job(host, registry), bare(models=store, state=state)) is None
+    assert (host.at("/srv/models/blobs") / f"sha256-{sha256(SMALL)}").read_bytes() == SMALL
+
+
+def test_a_pinned_digest_that_the_registry_does_not_have(
+    host: FakeHost, registry: Registry
+) -> None:
+    pinned = "sha256:" + "0" * 64
+    failure = deliver(host, job(host, registry, digest=pinned))
+    digest = parse(registry.manifest).digest
+    assert failure == (
+        f"pull: the digest of {NAME}: pinned is {pinned}, the registry has {digest};"
+        f" if the new one is wanted, pin it in model_digests: {NAME!r}: {digest!r}"
+    )
+    assert host.starts() == []
+
+
+def test_a_digest_that_the_catalogue_does_not_know_is_warned_of(
+    host: FakeHost, registry: Registry
+) -> None:
+    wanted = job(host, registry, catalogue_digest="c333b7232bdb")
+    assert deliver(host, wanted) is None
+    (warning,) = outcome.of(host.name).warnings
+    assert f"has {wanted.digest}, the catalogue knows c333b7232bdb" in warning
+
+
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ({"status": 404}, "has no such tag; check tag and registry_url"),
+        ({"manifest": b"<html>"}, "malformed, Invalid JSON"),
+    ],
+)
+def test_a_registry_without_a_usable_manifest(
+    host: FakeHost, registry: Registry, changes: dict[str, Any], why: str
+) -> None:
+    for key, value in changes.items():
+        setattr(registry, key, value)
+    failure = deliver(host, job(host, registry))
+    assert failure
+    assert failure.startswith(f"pull: the manifest of {NAME}: ")
+    assert why in failure
+    assert host.starts() == []
+
+
+def test_a_registry_that_answers_500(host: FakeHost, registry: Registry) -> None:
+    registry.status = 500
+    failure = deliver(host, job(host, registry))
+    assert failure
+    assert "the registry answered 500" in failure
+    assert host.starts() == []
+    registry.status = 200
+    wanted = job(host, registry)
+    deliver(host, wanted)
+    assert wanted.installed
+
+
+def test_no_registry(host: FakeHost, registry: Registry) -> None:
+    failure = deliver(host, job(host, registry, registry_url="http://127.0.0.1:9"))
+    assert failure
+    assert "Failed to connect" in failure
+
+
+def test_a_blob_that_cannot_be_had(host: FakeHost, registry: Registry) -> None:
+    del registry.blobs[f"sha256:{sha256(BIG)}"]
+    failure = deliver(host, job(host, registry))
+    assert failure == (
+        f"pull: fetching {NAME}: registry answered 404 for blob sha256:{sha256(BIG)[:12]};"
+        f" {pull.GO_ON}"
+    )
+
+
+def test_a_full_disk_is_seen_before_the_first_byte(host: FakeHost, registry: Registry) -> None:
+    host.tool("df", "#!/bin/sh\necho head\necho fs 10000 6000 4000 60% /srv\n")
+    failure = deliver(host, job(host, registry))
+    assert failure == (
+        f"pull: no room for {NAME}: 5.0 MB are to come and 512.0 kB must stay free,"
+        f" {host.at('/srv/models')} has 4.1 MB free;"
+        " free some space or set ollama_models to a larger filesystem"
+    )
+    assert len(registry.requests) == 1
+
+
+def test_what_is_staged_needs_no_room(host: FakeHost, registry: Registry) -> None:
+    host.tool("df", "#!/bin/sh\necho head\necho fs 10000 6000 4000 60% /srv\n")
+    staged = host.at("/srv/models/.r1fleet-staging") / sha256(BIG)
+    staged.parent.mkdir(parents=True)
+    staged.write_bytes(BIG[:2_000_000])
+    assert deliver(host, job(host, registry)) is None
+
+
+def test_a_model_directory_that_is_a_file(host: FakeHost, registry: Registry) -> None:
+    probe = bare(models=ModelStore("regular file"))
+    failure = deliver(host, job(host, registry), probe)
+    assert failure
+    assert "is a regular file; remove it or set another ollama_models" in failure
+    assert registry.requests == []
+
+
+def running(host: FakeHost, digest: str) -> None:
+    (host.root / "unit").touch()
+    status = host.at("/run/r1fleet-pull/status")
+    status.parent.mkdir(parents=True)
+    status.write_text(f"digest {digest}\nstate downloading\nreason \n")
+
+
+def test_a_later_run_attaches_to_the_unit(host: FakeHost, registry: Registry) -> None:
+    running(host, parse(registry.manifest).digest)
+    wanted = job(host, registry)
+    assert host.play(pull.start._inner(wanted, bare()))
+    assert host.starts() == []
+
+
+def test_the_fetch_of_another_digest_is_stopped(host: FakeHost, registry: Registry) -> None:
+    running(host, "sha256:" + "0" * 64)
+    assert deliver(host, job(host, registry)) is None
+    assert host.starts() == ["stopped", "started"]
+
+
+def test_a_unit_that_vanishes_is_started_again_three_times(
+    host: FakeHost, registry: Registry
+) -> None:
+    host.tool("systemd-run", '#!/bin/sh\necho started >>"$ROOT/starts"\n')
+    failure = deliver(host, job(host, registry))
+    assert failure
+    assert "its unit vanished 4 times" in failure
+    assert host.starts() == ["started"] * 4
+
+
+def test_ollamas_own_pull(host: FakeHost, registry: Registry) -> None:
+    wanted = job(host, registry, via="api", engine_url=registry.url)
+    registry.pull_lines = '{"status":"pulling manifest"}\n{"status":"success"}\n'
+    path = host.at("/srv/models/manifests") / wanted.want.manifest_path
+    path.parent.mkdir(parents=True)
+    path.write_bytes(registry.manifest)  # what the engine would have put there
+    assert deliver(host, wanted) is None
+    assert [path for _, path, _ in registry.posts] == ["/api/pull", "/api/copy", "/api/delete"]
+    assert wanted.installed == parse(registry.manifest)
+
+
+def test_progress_for_people() -> None:
+    status = unit.read(
+        Result(True, "unit active\nstate downloading\ntotal 9000000000\ndone 4500000000\n", "")
+    )
+    assert unit.progress(NAME, status, 1e8) == (
+        f"{NAME}: 50 %, 4.5 GB of 9.0 GB, 100.0 MB/s, 0 min 45 s left"
+    )
+    assert unit.progress(NAME, status, 0.0) == f"{NAME}: 50 %, 4.5 GB of 9.0 GB"
+    assert unit.progress(NAME, replace(status, state="checking"), 0.0) == (
+        f"{NAME}: checking what came, 9.0 GB in all"
+    )

@@ -1,0 +1,299 @@
+"""fetch.sh as it runs on a host, against a small registry on 127.0.0.1, without systemd."""
+
+import os
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+
+import pytest
+
+from r1fleet.model.manifest import STAGING, ModelManifest, ModelWanted, parse
+from r1fleet.model.unit import job_lines
+from tests.unit.registry import BIG, SMALL, Registry, serve, sha256
+
+SCRIPT = Path(str(resources.files("r1fleet.model") / "fetch.sh"))
+TOOLS = (
+    *("sh", "cat", "mv", "rm", "mkdir", "cp", "stat", "id", "chown", "sync", "sha256sum"),
+    *("grep", "sed", "awk", "df", "sleep", "tail", "cut", "curl"),
+)
+
+
+@pytest.fixture
+def registry() -> Iterator[Registry]:
+    with serve() as running:
+        yield running
+
+
+@dataclass
+class Site:
+    """A host's folders below a temporary directory, and a job for its model."""
+
+    root: Path
+    want: ModelWanted
+    manifest: ModelManifest
+    raw: bytes
+    path: str
+
+    @property
+    def models(self) -> Path:
+        return self.root / "models"
+
+    @property
+    def stage(self) -> Path:
+        return self.models / STAGING
+
+    @property
+    def job(self) -> Path:
+        return self.root / "pull" / self.manifest.digest[7:19]
+
+    def blob(self, data: bytes) -> Path:
+        return self.models / "blobs" / f"sha256-{sha256(data)}"
+
+    def prepare(self) -> None:
+        self.job.mkdir(parents=True, exist_ok=True)
+        (self.job / "job").write_text(job_lines(self.want, self.manifest))
+        (self.job / "manifest").write_bytes(self.raw)
+
+    def fetch(self, *mode: str) -> subprocess.CompletedProcess[str]:
+        self.prepare()
+        return self.run(*mode)
+
+    def run(self, *mode: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            ["sh", SCRIPT, self.job, *mode],
+            env={"PATH": self.path, "R1_RUN": str(self.root / "run"), "R1_WAIT_S": "0.05"},
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+
+    def status(self) -> dict[str, str]:
+        return dict(line.split(" ", 1) for line in self.run("status").stdout.splitlines())
+
+    def assert_installed(self) -> None:
+        files = sorted(str(path.relative_to(self.models)) for path in self.models.rglob("*"))
+        assert [name for name in files if not (self.models / name).is_dir()] == sorted(
+            [
+                f"blobs/sha256-{sha256(BIG)}",
+                f"blobs/sha256-{sha256(SMALL)}",
+                "manifests/registry.ollama.ai/library/deepseek-r1/14b",
+            ]
+        )
+        assert self.blob(BIG).read_bytes() == BIG
+        assert self.blob(SMALL).read_bytes() == SMALL
+        installed = self.models / "manifests" / self.want.manifest_path
+        assert installed.read_bytes() == self.raw
+        assert not self.stage.exists()
+        assert not self.job.exists()
+        status = self.status()
+        assert status["state"] == "complete"
+        assert status["digest"] == self.manifest.digest
+        assert status["done"] == status["total"] == str(len(BIG) + len(SMALL))
+
+
+@pytest.fixture(params=["aria2c", "curl"])
+def site(request: pytest.FixtureRequest, tmp_path: Path, registry: Registry) -> Site:
+    tools = tmp_path / "bin"
+    tools.mkdir()
+    for name in [*TOOLS, request.param]:
+        if not (tools / name).exists():
+            found = shutil.which(name)
+            assert found, f"{name} is needed for this test"
+            (tools / name).symlink_to(found)
+    want = ModelWanted(
+        "deepseek-r1:14b", registry.url, str(tmp_path / "models"), engine_url=registry.url
+    )
+    return Site(tmp_path, want, parse(registry.manifest), registry.manifest, str(tools))
+
+
+def test_installs_a_model_as_ollama_keeps_it(site: Site, registry: Registry) -> None:
+    result = site.fetch()
+    assert result.returncode == 0, result.stderr
+    site.assert_installed()
+    assert registry.requests[0][0].startswith("/v2/library/deepseek-r1/blobs/sha256:")
+
+
+def test_blobs_that_are_there_are_not_fetched(site: Site, registry: Registry) -> None:
+    (site.models / "blobs").mkdir(parents=True)
+    site.blob(BIG).write_bytes(BIG)
+    site.blob(SMALL).write_bytes(SMALL)
+    assert site.fetch().returncode == 0
+    assert registry.requests == []
+    site.assert_installed()
+
+
+def test_a_truncated_final_blob_is_replaced(site: Site) -> None:
+    (site.models / "blobs").mkdir(parents=True)
+    site.blob(BIG).write_bytes(BIG[:1000])
+    assert site.fetch().returncode == 0
+    site.assert_installed()
+
+
+def test_goes_on_to_the_byte_where_the_staged_file_ends(site: Site, registry: Registry) -> None:
+    site.stage.mkdir(parents=True)
+    (site.stage / sha256(BIG)).write_bytes(BIG[:4_000_000])
+    assert site.fetch().returncode == 0
+    site.assert_installed()
+    starts = [int(wanted[6:].partition("-")[0]) for path, wanted in registry.requests if wanted]
+    # aria2c works in pieces of 1 MiB: the last whole one that was here ends at 3 MiB.
+    assert starts
+    assert min(starts) >= 3 << 20
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
+def test_goes_on_after_it_was_ended_in_the_middle(
+    site: Site, registry: Registry, how: signal.Signals
+) -> None:
+    registry.pause_s = 0.03
+    site.prepare()
+    # A session of its own, so that the signal reaches the downloader too, as systemd's does.
+    running = subprocess.Popen(
+        ["sh", SCRIPT, site.job],
+        env={"PATH": site.path, "R1_RUN": str(site.root / "run")},
+        start_new_session=True,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    deadline = time.monotonic() + 10
+    while int(site.status().get("done", 0)) < 1_500_000 and time.monotonic() < deadline:
+        time.sleep(0.05)
+    os.killpg(running.pid, how)
+    running.wait(10)
+    status = site.status()
+    assert 1_500_000 <= int(status["done"]) < len(BIG)
+    registry.pause_s = 0.0
+    assert status["state"] == ("stopped" if how == signal.SIGTERM else "downloading")
+    assert site.fetch().returncode == 0
+    site.assert_installed()
+
+
+def test_a_line_that_drops_again_and_again_still_brings_it_all(
+    site: Site, registry: Registry
+) -> None:
+    registry.break_after = 1_500_000
+    result = site.fetch()
+    assert result.returncode == 0, result.stderr
+    site.assert_installed()
+
+
+@pytest.mark.parametrize("staged", [bytes(4_000_000), bytes(len(BIG)), BIG + b"more"])
+def test_a_staged_file_that_is_no_use_is_fetched_anew(site: Site, staged: bytes) -> None:
+    site.stage.mkdir(parents=True)
+    (site.stage / sha256(BIG)).write_bytes(staged)
+    assert site.fetch().returncode == 0
+    site.assert_installed()
+
+
+def test_what_other_jobs_left_is_dropped(site: Site) -> None:
+    site.stage.mkdir(parents=True)
+    (site.stage / ("a" * 64)).write_bytes(b"old")
+    (site.stage / ("a" * 64 + ".aria2")).write_bytes(b"old")
+    assert site.fetch().returncode == 0
+    site.assert_installed()
+
+
+def test_a_wrong_blob_is_named_with_both_sums(site: Site, registry: Registry) -> None:
+    wrong = bytes(len(BIG))
+    registry.blobs[f"sha256:{sha256(BIG)}"] = wrong
+    assert site.fetch().returncode == 1
+    status = site.status()
+    assert status["state"] == "failed"
+    assert status["reason"] == f"blob sha256:{sha256(BIG)} came as sha256:{sha256(wrong)}"
+    assert not site.blob(BIG).exists()
+    assert not (site.stage / sha256(BIG)).exists()
+    assert not (site.models / "manifests" / "registry.ollama.ai").exists()
+    registry.blobs[f"sha256:{sha256(BIG)}"] = BIG
+    assert site.fetch().returncode == 0
+    site.assert_installed()
+
+
+def test_a_registry_that_answers_500(site: Site, registry: Registry) -> None:
+    registry.status = 500
+    assert site.fetch().returncode == 1
+    assert site.status()["reason"] == (
+        f"registry answered 500 for blob sha256:{sha256(BIG)[:12]}, 5 tries"
+    )
+    registry.status = 200
+    assert site.fetch().returncode == 0
+    site.assert_installed()
+
+
+def test_a_missing_blob_is_not_asked_for_again_and_again(site: Site, registry: Registry) -> None:
+    del registry.blobs[f"sha256:{sha256(BIG)}"]
+    assert site.fetch().returncode == 1
+    assert site.status()["reason"] == f"registry answered 404 for blob sha256:{sha256(BIG)[:12]}"
+    assert len(registry.requests) <= 2
+
+
+def test_a_blob_shorter_than_its_manifest_says(site: Site, registry: Registry) -> None:
+    registry.blobs[f"sha256:{sha256(BIG)}"] = BIG[:1_000_000]
+    assert site.fetch().returncode == 1
+    assert "than 1000000 of 5000000 bytes" in site.status()["reason"]
+
+
+def test_a_blob_longer_than_its_manifest_says(site: Site, registry: Registry) -> None:
+    registry.blobs[f"sha256:{sha256(BIG)}"] = BIG + b"more"
+    assert site.fetch().returncode == 1
+    assert "is longer than the 5000000 bytes" in site.status()["reason"]
+
+
+def test_a_server_without_ranges(site: Site, registry: Registry) -> None:
+    registry.ranges = False
+    site.stage.mkdir(parents=True)
+    (site.stage / sha256(BIG)).write_bytes(BIG[:1000])
+    result = site.fetch()
+    assert result.returncode == 0, result.stderr + result.stdout
+    site.assert_installed()
+
+
+def test_no_registry_at_all(site: Site) -> None:
+    site.want = ModelWanted(site.want.name, "http://127.0.0.1:9", site.want.models_dir)
+    assert site.fetch().returncode == 1
+    assert "no answer from the registry for blob" in site.status()["reason"]
+
+
+def test_a_model_directory_that_cannot_be_made(site: Site) -> None:
+    site.models.write_text("a file")
+    assert site.fetch().returncode == 1
+    assert site.status()["reason"] == f"cannot make {site.models}"
+
+
+def test_done_counts_what_is_on_the_disk(site: Site) -> None:
+    site.stage.mkdir(parents=True)
+    site.job.mkdir(parents=True)
+    (site.job / "job").write_text(job_lines(site.want, site.manifest))
+    with (site.stage / sha256(BIG)).open("wb") as staged:
+        staged.write(bytes(range(256)) * 4096)
+        staged.truncate(len(BIG))
+        os.fsync(staged.fileno())
+    status = site.status()
+    assert status["total"] == str(len(BIG) + len(SMALL))
+    assert status["done"] == str(1 << 20)
+
+
+def test_ollamas_own_pull_by_way_of_a_mirror(site: Site, registry: Registry) -> None:
+    registry.pull_lines = '{"status":"pulling manifest"}\n{"status":"success"}\n'
+    installed = site.models / "manifests" / site.want.manifest_path
+    installed.parent.mkdir(parents=True)
+    installed.write_bytes(site.raw)
+    result = site.fetch("api")
+    assert result.returncode == 0, result.stderr
+    source = f"{registry.url.removeprefix('http://')}/library/deepseek-r1:14b"
+    assert registry.posts == [
+        ("POST", "/api/pull", {"model": source, "insecure": True}),
+        ("POST", "/api/copy", {"source": source, "destination": "deepseek-r1:14b"}),
+        ("DELETE", "/api/delete", {"model": source}),
+    ]
+    assert site.status()["state"] == "complete"
+
+
+def test_ollamas_pull_that_fails_after_its_first_line(site: Site, registry: Registry) -> None:
+    registry.pull_lines = '{"status":"pulling manifest"}\n{"error":"max retries exceeded: EOF"}\n'
+    assert site.fetch("api").returncode == 1
+    assert site.status()["reason"] == "Ollama's pull: max retries exceeded: EOF"
