@@ -26,10 +26,12 @@ class Outcome:
 
     probe: Probe | None = None
     sizing: Sizing | None = None
+    pending: list[str] = field(default_factory=list)  # what a dry run found to do
     changes: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     smoke: Smoke | None = None
     failure: str | None = None
+    done: bool = False  # every stage passed
     stage: str = ""  # where it is now, for "interrupted in ..."
 
 

@@ -1,7 +1,6 @@
 """The probe: one remote command per host that returns all a run needs to know of it."""
 
 import json
-import shlex
 from collections.abc import Iterable
 from functools import cache
 from importlib import resources
@@ -20,6 +19,8 @@ from r1fleet.hostfacts import (
     SmiGpu,
     Unit,
 )
+from r1fleet.shell import assign
+
 
 class ProbeError(ValueError):
     """The probe's output is not whole; the message says what is missing."""
@@ -27,8 +28,8 @@ class ProbeError(ValueError):
 
 def command(models_dir: str, base_url: str) -> str:
     """The remote command. Quoted for a POSIX shell; safe for any path and URL."""
-    arguments = {"R1_MODELS": models_dir, "R1_URL": base_url, "R1_FILES": " ".join(paths.MANAGED_FILES)}
-    head = "".join(f"{name}={shlex.quote(value)}\n" for name, value in arguments.items())
+    files = " ".join(paths.MANAGED_FILES)
+    head = assign({"R1_MODELS": models_dir, "R1_URL": base_url, "R1_FILES": files})
     return head + _script()
 
 
@@ -54,10 +55,10 @@ def parse(text: str) -> Probe:
     Raises ProbeError when a section is missing, so that a cut output never looks like a bare host.
     """
     sections = _sections(text)
-    os_release = dict(
-        (key, value.strip("\"'"))
+    os_release = {
+        key: value.strip("\"'")
         for key, _, value in (line.partition("=") for line in sections["os"])
-    )
+    }
     machine = [*sections["machine"], "", "", "", "", ""]
     units = _units(sections["units"])
     api = [_json(line) for line in sections["api"] if line.strip()]
@@ -90,9 +91,9 @@ def parse(text: str) -> Probe:
 
 
 SECTIONS = (
-    "os machine memory pci module gpus compute packages tools user units engine files models api"
-    " state end"
-).split()
+    *("os", "machine", "memory", "pci", "module", "gpus", "compute", "packages", "tools", "user"),
+    *("units", "engine", "files", "models", "api", "state", "end"),
+)
 
 
 def _sections(text: str) -> dict[str, list[str]]:

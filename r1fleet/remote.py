@@ -6,8 +6,7 @@ says what, why and what to do.
 """
 
 import functools
-import shlex
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Concatenate, ParamSpec
 
@@ -149,21 +148,12 @@ def step(
         changed(host, change)
 
 
-def write_file(path: str, *, mode: str, owner: str = "root:root") -> str:
-    """A script that puts its standard input at `path` by one rename.
-
-    The content goes by standard input: it shows in no process list, log or temporary file that
-    others can read.
-    """
-    user, group = owner.split(":")
-    target, fresh = shlex.quote(path), shlex.quote(f"{path}.new")
-    folder = shlex.quote(path.rsplit("/", 1)[0])
-    return (
-        f"set -e; install -d -m 755 {folder}; umask 077; cat >{fresh};"
-        f" chown {user}:{group} {fresh}; chmod {mode} {fresh}; mv -f {fresh} {target}"
-    )
+def title(command: FunctionCommand) -> str:
+    """What a command would do, for a dry run: its stage and title, or its task's own words."""
+    words = [arg for arg in command.args if isinstance(arg, str)][:2]
+    return ": ".join(words) if words else (command.function.__doc__ or "").split(".")[0]
 
 
-def assign(values: Mapping[str, str]) -> str:
-    """Shell assignments, quoted: the safe way to hand values to a script."""
-    return "".join(f"{name}={shlex.quote(value)}\n" for name, value in values.items())
+def is_refusal(command: FunctionCommand) -> bool:
+    """Whether a command does nothing but fail its host."""
+    return command.function.__name__ == "fail"

@@ -1,0 +1,38 @@
+# make demo: the lab and the main job on it.  make test: all checks and tests.
+BIN = .venv/bin
+export PYTHONDONTWRITEBYTECODE = 1
+
+.PHONY: demo test check unit lab-test lab-up lab-down bench venv lock
+
+demo: lab-up
+	$(BIN)/pyinfra inventories/lab.py deploy.py -y
+	@echo "Again: make demo    Look around: $(BIN)/r1fleet lab ssh t4    End it: make lab-down"
+
+test: check lab-test
+
+check: venv
+	@scripts/need aria2c:aria2 curl:curl ssh:openssh-client
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/pytest -q tests/unit tests/operations
+
+lab-test: lab-up
+	$(BIN)/pytest tests/lab
+
+lab-up: venv
+	$(BIN)/r1fleet lab up
+
+lab-down: venv
+	$(BIN)/r1fleet lab down
+
+bench: lab-up
+	$(BIN)/python bench/noop.py
+
+venv:
+	@scripts/venv
+
+# After a change of the dependencies in pyproject.toml (needs uv).
+lock:
+	uv pip compile -q --universal --generate-hashes --no-header --no-annotate --all-extras \
+	  --python-version 3.11 -o requirements.lock pyproject.toml

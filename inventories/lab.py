@@ -1,0 +1,36 @@
+"""The simulated lab, as `r1fleet lab up` started it (docs/lab.md)."""
+
+from lab.state import LabState as _LabState
+
+_lab = _LabState.load()
+if _lab is None:
+    raise SystemExit("the lab is not running; start it with: r1fleet lab up")
+
+lab = (
+    [
+        (
+            _name,
+            {
+                "ssh_hostname": _host.address,
+                # Both ways in are used: root, and a user with sudo.
+                **({"ssh_user": "ops", "_sudo": True} if _name == "duo" else {}),
+                **({"no_gpu": "cpu", "cpu_largest_tag": "7b"} if not _host.gpus else {}),
+            },
+        )
+        for _name, _host in _lab.hosts.items()
+    ],
+    {
+        "ssh_user": "root",
+        "ssh_key": str(_lab.key),
+        "ssh_known_hosts_file": str(_lab.known_hosts),
+        "ssh_strict_host_key_checking": "yes",
+        "ssh_paramiko_connect_kwargs": {"channel_timeout": 30},
+        # The lab's own servers stand in for the internet.
+        "engine_version": _lab.engine_version,
+        "engine_url": f"{_lab.artifact_url}/ollama",
+        "engine_sha256": _lab.engine_sha256,
+        "registry_url": _lab.registry_url,
+        "model_digests": _lab.model_digests,
+        "driver_repository_url": _lab.driver_repository_url,
+    },
+)

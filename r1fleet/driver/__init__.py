@@ -1,0 +1,1 @@
+"""The NVIDIA driver: what a host needs, how it gets there, and the proof."""

@@ -1,0 +1,127 @@
+"""Operations of the driver stage: packages, then the module in the kernel, then the proof."""
+
+from collections.abc import Generator
+from importlib import resources
+
+from pyinfra.api import FunctionCommand, operation
+
+from r1fleet import paths
+from r1fleet.driver.plan import DriverPlan
+from r1fleet.driver.reboot import reboot
+from r1fleet.hostfacts import Probe
+from r1fleet.longstep import long_step
+from r1fleet.managed import ManagedFile, write
+from r1fleet.remote import fail, step
+from r1fleet.shell import assign
+
+Commands = Generator[FunctionCommand, None, None]
+
+BLACKLIST = ManagedFile(
+    paths.MODPROBE_CONF,
+    "# Written by r1fleet: these hold the GPU before NVIDIA's module can.\n"
+    "blacklist nouveau\nblacklist nova_core\nblacklist nova_drm\noptions nouveau modeset=0\n",
+)
+MODULES = ManagedFile(
+    paths.MODULES_LOAD_CONF,
+    "# Written by r1fleet: nvidia_uvm is not loaded by itself, and CUDA needs it.\n"
+    "nvidia\nnvidia_uvm\n",
+)
+
+_LOAD = """
+modprobe nvidia && modprobe nvidia_uvm || exit 1
+command -v nvidia-modprobe >/dev/null && nvidia-modprobe -u -c=0
+systemctl start nvidia-persistenced.service 2>/dev/null || :
+"""
+
+
+@operation()
+def install(probe: Probe, plan: DriverPlan) -> Commands:
+    """Install the planned packages, the blacklist and the list of modules to load.
+
+    + probe: the host as it is
+    + plan: from `driver.plan.plan`; "refuse" fails the host before anything changes
+    """
+    if plan.action == "refuse":
+        yield fail("driver", plan.reason, plan.fix)
+    if plan.action != "install":
+        return
+    differing = [file for file in (BLACKLIST, MODULES) if file.differs(probe.files)]
+    yield from write("driver", differing)
+    if any(package not in probe.packages for package in plan.all_packages):
+        yield long_step(
+            "driver",
+            f"installs branch {plan.branch}, {plan.flavour} modules",
+            "r1fleet-driver",
+            _script(plan),
+            "see the packages' own messages in /run/r1fleet/r1fleet-driver.out on the host",
+            change=f"driver {plan.branch} ({plan.flavour})",
+        )
+    if differing:
+        yield step(
+            "driver",
+            "rebuilds the initramfs",
+            "if command -v update-initramfs >/dev/null; then update-initramfs -u -k all; fi",
+            "run update-initramfs -u -k all on the host",
+            timeout_s=900,
+        )
+
+
+@operation()
+def activate(probe: Probe, plan: DriverPlan, may_reboot: bool = True) -> Commands:
+    """Bring the installed module into the kernel: by modprobe, else by one reboot.
+
+    + probe: the host after `install`
+    + plan: as for `install`
+    + may_reboot: False fails the host with "reboot pending" instead
+    """
+    driver = probe.driver
+    if plan.action != "install" or len(driver.gpus) == len(probe.nvidia_gpus):
+        return
+    if not driver.on_disk:
+        yield fail(
+            "driver",
+            f"the packages are there but no module was built for kernel {probe.kernel}",
+            "install its headers, then: dkms autoinstall",
+        )
+    held = driver.nouveau or any(gpu.driver not in (None, "nvidia") for gpu in probe.nvidia_gpus)
+    stale = driver.loaded is not None and driver.loaded != driver.on_disk
+    if not held and not stale:
+        yield step(
+            "driver",
+            "loads the module",
+            _LOAD,
+            "dmesg on the host tells more",
+            change=f"module {driver.on_disk} loaded",
+        )
+        return
+    reason = "another driver holds the GPU" if held else f"module {driver.loaded} is loaded"
+    if not may_reboot:
+        yield fail("driver", f"reboot pending: {reason}", "reboot the host, then run again")
+    yield reboot("driver", f"reboots: {reason}", probe.boot_id)
+
+
+@operation()
+def prove(probe: Probe) -> Commands:
+    """Fail the host unless nvidia-smi lists every GPU of the PCI bus.
+
+    + probe: the host after `activate`
+    """
+    on_bus, usable = len(probe.nvidia_gpus), len(probe.driver.gpus)
+    if on_bus and usable != on_bus:
+        yield fail(
+            "driver",
+            f"nvidia-smi lists {usable} of {on_bus} GPUs (exit code {probe.driver.smi_rc})",
+            "nvidia-smi and 'journalctl -k | grep NVRM' on the host tell more",
+        )
+
+
+def _script(plan: DriverPlan) -> str:
+    head = assign(
+        {
+            "KEYRING_URL": plan.keyring_url,
+            "KEYRING_SHA256": plan.keyring_sha256 or "",
+            "PINNING": plan.pinning,
+            "PACKAGES": " ".join(plan.packages),
+        }
+    )
+    return head + (resources.files("r1fleet.driver") / "install.sh").read_text(encoding="ascii")

@@ -1,0 +1,155 @@
+"""What the engine of a host should be: pure, from settings and the size that was chosen."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from r1fleet import paths
+from r1fleet.hostfacts import Probe
+from r1fleet.managed import ManagedFile
+from r1fleet.settings import Settings
+from r1fleet.sizing import Choice
+from r1fleet.templates import render
+
+ARCHIVE_ARCH = {"x86_64": "amd64", "aarch64": "arm64"}
+
+
+@dataclass(frozen=True)
+class Archive:
+    """The engine's archive. `sha256` None: the line of sha256sum.txt beside it decides."""
+
+    version: str
+    url: str
+    sha256: str | None
+
+    @property
+    def key(self) -> str:
+        """Name of its directory below ENGINE_ROOT."""
+        return f"{self.version}-{self.sha256[:12]}" if self.sha256 else self.version
+
+
+@dataclass(frozen=True)
+class EngineWanted:
+    """Everything of the engine that does not depend on which model is there already."""
+
+    archive: Archive
+    files: tuple[ManagedFile, ...]  # a change of one of these means a restart
+    base_url: str  # where it answers once it is up
+
+
+@dataclass(frozen=True)
+class PreloadWanted:
+    """The oneshot that loads the model after each start."""
+
+    model: str
+    files: tuple[ManagedFile, ...]
+
+
+def archive(settings: Settings, arch: str) -> Archive:
+    """The archive for an architecture as `uname -m` names it. Raises KeyError for others."""
+    name = f"ollama-linux-{ARCHIVE_ARCH[arch]}.tar.zst"
+    url = f"{settings.engine_url}/v{settings.engine_version}/{name}"
+    return Archive(settings.engine_version, url, settings.engine_sha256)
+
+
+def engine(settings: Settings, choice: Choice, probe: Probe) -> EngineWanted:
+    """The engine of a host for a chosen size. The unit waits for as many GPUs as it has now."""
+    unit = render(
+        "ollama.service",
+        env_file=paths.ENGINE_ENV,
+        gpu_count=len(probe.driver.gpus) if choice.placement == "gpu" else 0,
+        wait_for_gpus=paths.WAIT_FOR_GPUS,
+        engine_root=paths.ENGINE_ROOT,
+    )
+    environment = render(
+        "ollama.env",
+        variables=list(variables(settings, choice, probe)),
+        # A change of driver changes this file, and so restarts Ollama, even if the run that
+        # changed the driver was interrupted: GPUs are looked for once per start.
+        driver=probe.driver.loaded or "none",
+    )
+    return EngineWanted(
+        archive=archive(settings, probe.arch),
+        files=(
+            # Proxies may carry a password: not for everybody's eyes.
+            ManagedFile(paths.ENGINE_ENV, environment, mode="640", owner="root:ollama"),
+            ManagedFile(paths.WAIT_FOR_GPUS, render("wait-for-gpus"), mode="755"),
+            ManagedFile(paths.ENGINE_UNIT, unit),
+        ),
+        base_url=settings.base_url,
+    )
+
+
+def preload(settings: Settings, model: str) -> PreloadWanted:
+    """The preload unit for a model name such as "deepseek-r1:14b"."""
+    body = json.dumps({"model": model, "keep_alive": keep_alive_json(settings.ollama_keep_alive)})
+    unit = render(
+        "r1fleet-preload.service",
+        model=model,
+        preload=paths.PRELOAD,
+        preload_body=paths.PRELOAD_BODY,
+        base_url=settings.base_url,
+        timeout_s=settings.load_time_max_s + 120,
+    )
+    return PreloadWanted(
+        model=model,
+        files=(
+            ManagedFile(paths.PRELOAD_BODY, body + "\n"),
+            ManagedFile(
+                paths.PRELOAD,
+                render("preload", timeout_s=settings.load_time_max_s),
+                mode="755",
+            ),
+            ManagedFile(paths.PRELOAD_UNIT, unit),
+        ),
+    )
+
+
+def keep_alive_json(keep_alive: str) -> str | int:
+    """OLLAMA_KEEP_ALIVE as a request's keep_alive: plain numbers are seconds, else a duration."""
+    return int(keep_alive) if keep_alive.lstrip("-").isdigit() else keep_alive
+
+
+def variables(settings: Settings, choice: Choice, probe: Probe) -> Iterator[tuple[str, str]]:
+    """The engine's environment. Context, parallel and cache type are always there: without them
+    Ollama takes a context by VRAM tier and silently spills to the CPU."""
+    planned: dict[str, object] = {
+        "OLLAMA_HOST": settings.ollama_host,
+        "OLLAMA_MODELS": settings.ollama_models,
+        "OLLAMA_KEEP_ALIVE": settings.ollama_keep_alive,
+        "OLLAMA_CONTEXT_LENGTH": choice.context,
+        "OLLAMA_NUM_PARALLEL": choice.parallel,
+        "OLLAMA_KV_CACHE_TYPE": choice.kv_type,
+        "OLLAMA_SCHED_SPREAD": settings.ollama_sched_spread or choice.sched_spread or None,
+        # One model is planned for: a second one would push layers of both to the CPU.
+        "OLLAMA_MAX_LOADED_MODELS": settings.ollama_max_loaded_models or 1,
+        "OLLAMA_MAX_QUEUE": settings.ollama_max_queue,
+        "OLLAMA_FLASH_ATTENTION": settings.ollama_flash_attention,
+        "OLLAMA_GPU_OVERHEAD": settings.ollama_gpu_overhead,
+        "OLLAMA_LOAD_TIMEOUT": settings.ollama_load_timeout,
+        "OLLAMA_ORIGINS": settings.ollama_origins,
+        "OLLAMA_DEBUG": settings.ollama_debug or None,
+        "OLLAMA_NOPRUNE": settings.ollama_noprune or None,
+        "OLLAMA_NO_CLOUD": settings.ollama_no_cloud or None,
+        "CUDA_VISIBLE_DEVICES": _visible(choice, probe),
+        "HTTPS_PROXY": settings.https_proxy,
+        "NO_PROXY": settings.no_proxy,
+    }
+    for name, value in {**planned, **settings.extra_env}.items():
+        if value is not None and value not in ("", ()):
+            yield name, _text(value)
+
+
+def _visible(choice: Choice, probe: Probe) -> str | None:
+    """The UUIDs of the cards of the plan, where Ollama would take others as well."""
+    if not choice.only_these_gpus:
+        return None
+    return ",".join(gpu.uuid for gpu in probe.driver.gpus if gpu.index in choice.gpus)
+
+
+def _text(value: object) -> str:
+    if isinstance(value, bool):
+        return "1" if value else "0"
+    if isinstance(value, tuple | list):
+        return ",".join(str(item) for item in value)
+    return str(value)

@@ -1,0 +1,121 @@
+"""The fleet of this run: settings of all hosts checked, every host probed once, at the same time.
+
+deploy.py is executed once per host, in greenlets that share the imported modules. The first one
+does the work for all, the others wait for it.
+"""
+
+import os
+import signal
+import sys
+from dataclasses import dataclass
+from typing import Any
+
+import gevent
+from gevent.event import Event
+from pyinfra import host, logger, state
+from pyinfra.api import Host, State
+from pyinfra.api.exceptions import PyinfraError
+from pyinfra.api.facts import get_fact
+
+from r1fleet import outcome, report
+from r1fleet.hostfacts import Probe
+from r1fleet.probe import HostProbe, ProbeError
+from r1fleet.settings import Settings, SettingsError, read_all
+
+EXIT_SETTINGS = 2
+EXIT_INTERRUPTED = 130
+
+
+@dataclass
+class HostRun:
+    """One host of the run: its settings and what the probe saw, refreshed after a change."""
+
+    host: Host
+    settings: Settings
+    probe: Probe | None = None
+    rehearsing: bool = False  # the generator is only read for its steps, nothing is executed
+    seen_changes: int = 0
+
+    @property
+    def stale(self) -> bool:
+        """Whether this run has changed the host since it was last probed."""
+        return not self.rehearsing and self.seen_changes != len(outcome.of(self.host.name).changes)
+
+    def look(self) -> Probe | None:
+        """Probe the host (again). None, with the reason in the outcome, when it has no answer."""
+        try:
+            self.probe = get_fact(
+                self.host.state,
+                self.host,
+                HostProbe,
+                kwargs={
+                    "models_dir": self.settings.ollama_models,
+                    "base_url": self.settings.base_url,
+                },
+                apply_failed_hosts=False,
+            )
+        except (ProbeError, PyinfraError, OSError, EOFError) as error:
+            logger.debug(f"probe of {self.host.name}: {error}")
+            self.probe = None
+        found = outcome.of(self.host.name)
+        self.seen_changes = len(found.changes)
+        if self.probe:
+            found.probe = self.probe
+        return self.probe
+
+
+class _Fleet:
+    def __init__(self) -> None:
+        self.begun = False
+        self.ready = Event()
+        self.runs: dict[str, HostRun] = {}
+
+
+_fleet = _Fleet()
+
+
+def observe() -> HostRun:
+    """Check the settings of the whole inventory and probe all reachable hosts, once per run.
+
+    Returns the part of the host whose deploy.py this is. Wrong settings end the process with
+    exit code 2 before any host is asked anything.
+    """
+    if not _fleet.begun:
+        _fleet.begun = True
+        _begin(state.inventory.get_host(host.name).state)
+    _fleet.ready.wait()
+    return _fleet.runs[host.name]
+
+
+def _begin(whole: State) -> None:
+    hosts = list(whole.inventory)
+    data = {member.name: member.data.dict() for member in hosts}  # type: ignore[no-untyped-call]
+    try:
+        settings = read_all(data)
+    except SettingsError as error:
+        _stop(error.lines)
+    gevent.signal_handler(signal.SIGINT, _interrupted)
+    _fleet.runs = {member.name: HostRun(member, settings[member.name]) for member in hosts}
+    report.at_exit(whole, settings)
+    active = [_fleet.runs[member.name] for member in whole.inventory.get_active_hosts()]
+    gevent.joinall([gevent.spawn(run.look) for run in active], raise_error=True)
+    _fleet.ready.set()
+
+
+def _stop(lines: list[str]) -> Any:
+    """End the process at once: other greenlets' exits would print tracebacks."""
+    for line in lines:
+        logger.error(line)
+    logger.error("nothing was touched")
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(EXIT_SETTINGS)
+
+
+def _interrupted() -> None:
+    """Ctrl-C: say what goes on without us, and leave with 130 (pyinfra itself would say 0)."""
+    report.show(interrupted=True)
+    logger.error("interrupted; what has begun on a host goes on there, the next run follows it")
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(EXIT_INTERRUPTED)

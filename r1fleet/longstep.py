@@ -1,0 +1,81 @@
+"""Long work as a transient unit of the host: it outlives the laptop, and a new run re-attaches."""
+
+import time
+
+from pyinfra.api import Host
+
+from r1fleet.remote import HostFailure, changed, host_task, run, say
+from r1fleet.shell import assign
+
+RUN_DIR = "/run/r1fleet"
+
+# An earlier run's unit may still be at work: then its end is waited for first, and ours follows,
+# because its script may have been made from other settings.
+_START = """
+set -e
+if systemctl is-active -q "$UNIT.service"; then echo busy; exit 0; fi
+install -d -m 700 "$DIR"
+cat >"$DIR/$UNIT.sh"
+rm -f "$DIR/$UNIT.out" "$DIR/$UNIT.rc"
+systemd-run -q --collect --unit="$UNIT" /bin/sh -c \
+  "sh $DIR/$UNIT.sh >$DIR/$UNIT.out 2>&1 </dev/null; echo \\$? >$DIR/$UNIT.rc"
+echo started
+"""
+
+# One remote command waits up to five seconds, so that the end is seen soon with few commands.
+_FOLLOW = """
+i=0
+while [ $i -lt 20 ] && systemctl is-active -q "$UNIT.service"; do sleep 0.25; i=$((i + 1)); done
+if systemctl is-active -q "$UNIT.service"; then echo running; else
+  cat "$DIR/$UNIT.rc" || echo gone
+fi
+tail -n 4 "$DIR/$UNIT.out" 2>/dev/null || :
+"""
+
+TELL_EVERY_S = 15
+
+
+@host_task
+def long_step(
+    host: Host,
+    stage: str,
+    title: str,
+    unit: str,
+    script: str,
+    fix: str,
+    *,
+    change: str | None = None,
+    timeout_s: int = 3600,
+) -> None:
+    """Run `script` as the transient unit `unit` and follow it to its end.
+
+    `timeout_s` only ends the watching: the unit goes on, and the next run finds it. Its last
+    line of output is the reason of a failure.
+    """
+    say(host, stage, title)
+    names = assign({"UNIT": unit, "DIR": RUN_DIR})
+    deadline = time.monotonic() + timeout_s
+    while (answer := run(host, names + _START, stdin=script)).stdout.strip() == "busy":
+        say(host, stage, f"waits for {unit}, which an earlier run started")
+        _follow(host, stage, title, names, deadline)
+    if not answer.ok:
+        raise HostFailure(title, answer.reason, fix)
+    code, reason = _follow(host, stage, title, names, deadline)
+    if code != "0":
+        raise HostFailure(title, reason or "it was ended from outside", fix)
+    if change:
+        changed(host, change)
+
+
+def _follow(host: Host, stage: str, title: str, names: str, deadline: float) -> tuple[str, str]:
+    """Wait for the unit's end: its exit code ("gone" when nothing is known) and last line."""
+    told = time.monotonic()
+    while time.monotonic() < deadline:
+        state, _, tail = run(host, names + _FOLLOW).stdout.partition("\n")
+        last = tail.strip().rsplit("\n", 1)[-1]
+        if state.strip() != "running":
+            return state.strip(), last
+        if time.monotonic() - told >= TELL_EVERY_S:
+            told = time.monotonic()
+            say(host, stage, f"{title}: {last[:100]}")
+    raise HostFailure(title, "it is still going on, on the host", "run again to follow it")

@@ -1,0 +1,153 @@
+"""The end of a run: one table for people, the same as JSON for machines."""
+
+import atexit
+import json
+import sys
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from pyinfra.api import State
+from pyinfra.api.state import StateStage
+
+from r1fleet import outcome
+from r1fleet.outcome import Outcome
+from r1fleet.settings import Settings
+from r1fleet.verify.fingerprint import remembered
+
+SCHEMA = 1
+
+
+class _Report:
+    """Shown once, at exit: pyinfra runs no operation any more once every host has failed."""
+
+    state: State | None = None
+    settings: Mapping[str, Settings] = {}
+
+
+def at_exit(state: State, settings: Mapping[str, Settings]) -> None:
+    """Show the report of this run when the process ends, however it ends."""
+    _Report.state, _Report.settings = state, settings
+    atexit.register(show)
+
+
+def show(interrupted: bool = False) -> None:
+    """Print the table and write the JSON report, if the settings name a file for it."""
+    state, settings = _Report.state, _Report.settings
+    if state is None:
+        return
+    _Report.state = None
+    rows = rows_of(state, settings)
+    data = {
+        "schema": SCHEMA,
+        "at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "interrupted": interrupted,
+        "dry_run": not _executed(state),
+        "counts": _counts(rows),
+        "hosts": {row["host"]: row for row in rows},
+    }
+    for path in sorted({member.report for member in settings.values() if member.report}):
+        _write(Path(path), data)
+    _print(rows, dry=not _executed(state), settings=settings)
+
+
+def rows_of(state: State, settings: Mapping[str, Settings]) -> list[dict[str, Any]]:
+    """One row per host of the inventory, in its order; plain values only."""
+    reached = {host.name for host in state.activated_hosts}
+    failed = {host.name for host in state.failed_hosts}
+    return [
+        row_of(name, outcome.of(name), name in reached, name in failed, _executed(state))
+        for name in settings
+    ]
+
+
+def row_of(
+    host: str, found: Outcome, reached: bool, failed: bool, executed: bool
+) -> dict[str, Any]:
+    """A row of the report: what is known of one host at the end of the run."""
+    choice = found.sizing.choice if found.sizing else None
+    smoke = found.smoke or (remembered(found.probe.state) if found.probe else None)
+    model = choice.model if choice else None
+    return {
+        "host": host,
+        "gpus": _gpu_names(found),
+        "vram_mib": _vram_mib(found),
+        "vram_estimated": bool(found.sizing and found.sizing.hardware.estimated),
+        "tag": choice.tag if choice else None,
+        "base_model": model.base_model if model else None,
+        "quantisation": model.quantisation if model else None,
+        "placement": choice.placement if choice else None,
+        "context": smoke.context if smoke else (choice.context if choice else None),
+        "residency": round(smoke.residency, 4) if smoke else None,
+        "tokens_per_s": round(smoke.tokens_per_s, 1) if smoke else None,
+        "load_s": round(smoke.load_s, 2) if smoke else None,
+        "verified_at": smoke.at if smoke else None,
+        "digest": smoke.digest if smoke else None,
+        "changes": found.changes if executed else found.pending,
+        "warnings": found.warnings,
+        "verdict": _verdict(found, reached, failed, executed),
+        "reason": _reason(found, reached, failed),
+    }
+
+
+def _verdict(found: Outcome, reached: bool, failed: bool, executed: bool) -> str:
+    if not reached:
+        return "unreachable"
+    if found.failure or failed:
+        return "failed"
+    if found.sizing is not None and found.sizing.choice is None:
+        return "refused"
+    if not executed:
+        return "would change" if found.pending else "as wanted"
+    if found.done:
+        return "changed" if found.changes else "as wanted"
+    return "not finished"
+
+
+def _reason(found: Outcome, reached: bool, failed: bool) -> str | None:
+    if not reached:
+        return "no SSH connection; try: ssh HOST true"
+    if found.failure:
+        return found.failure
+    if failed:
+        return "see the lines above"
+    if found.sizing is not None and found.sizing.choice is None:
+        return found.sizing.refusal
+    return None
+
+
+def _gpu_names(found: Outcome) -> list[str]:
+    return [gpu.name for gpu in found.sizing.hardware.gpus] if found.sizing else []
+
+
+def _vram_mib(found: Outcome) -> int:
+    return sum(gpu.vram_mib for gpu in found.sizing.hardware.gpus) if found.sizing else 0
+
+
+def _executed(state: State) -> bool:
+    return state.current_stage >= StateStage.Execute
+
+
+def _counts(rows: list[dict[str, Any]]) -> dict[str, int]:
+    counts = {"hosts": len(rows)}
+    for row in rows:
+        counts[row["verdict"]] = counts.get(row["verdict"], 0) + 1
+    return counts
+
+
+def _write(path: Path, data: dict[str, Any]) -> None:
+    try:
+        fresh = path.with_name(path.name + ".new")
+        fresh.write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")
+        fresh.replace(path)
+    except OSError as error:
+        print(f"the report could not be written: {error}", file=sys.stderr)
+
+
+def _print(rows: list[dict[str, Any]], *, dry: bool, settings: Mapping[str, Settings]) -> None:
+    # With --json, stdout belongs to pyinfra's own object.
+    stream = sys.stderr if "--json" in sys.argv else sys.stdout
+    from r1fleet.report_table import print_report  # noqa: PLC0415  rich is slow to import
+
+    print_report(rows, dry=dry, settings=settings, stream=stream)

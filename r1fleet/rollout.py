@@ -1,0 +1,137 @@
+"""One host from whatever it is to what the settings say: all stages in one visible order.
+
+Everything is one operation per host, because pyinfra joins all hosts after each operation: with
+one operation per stage a slow host would hold the next stage of all the others.
+"""
+
+from collections.abc import Generator
+from dataclasses import replace
+from datetime import UTC, datetime
+
+from pyinfra.api import FunctionCommand, operation
+
+from r1fleet import decide, outcome
+from r1fleet.driver import install as driver
+from r1fleet.driver.plan import DriverPlan
+from r1fleet.driver.plan import plan as plan_driver
+from r1fleet.engine import install as engine
+from r1fleet.engine import wanted
+from r1fleet.fleet import HostRun
+from r1fleet.hostfacts import Probe
+from r1fleet.model import pull
+from r1fleet.model.manifest import state_entry
+from r1fleet.remote import fail, is_refusal, title
+from r1fleet.sizing import Sizing
+from r1fleet.verify import smoke
+from r1fleet.verify.fingerprint import fingerprint, is_fresh, verified_entry
+from r1fleet.verify.fingerprint import state as new_state
+from r1fleet.verify.judge import SmokeWanted, check_loaded, needs_load
+
+Commands = Generator[FunctionCommand, None, None]
+
+
+@operation()
+def converge(run: HostRun) -> Commands:
+    """Bring one host to what its settings say, and prove it.
+
+    + run: the host's settings and its probe, from `fleet.observe`
+
+    It yields no command when nothing differs and the last proof is fresh.
+    """
+    if not (run.rehearsing or run.host.state.is_executing):
+        outcome.of(run.host.name).pending = preview(run)
+    settings = run.settings
+    probe = yield from _checked(run)
+
+    driver_plan = plan_driver(probe, settings)
+    probe = yield from _driver(run, probe, driver_plan)
+
+    sizing = yield from _size(run, probe)
+    choice = sizing.chosen
+
+    delivery = pull.Pull(decide.model_wanted(settings, choice))
+    yield from engine.prepare._inner(probe, settings.ollama_models)
+    yield from pull.start._inner(delivery, probe)
+    yield from engine.install._inner(probe, wanted.engine(settings, choice, probe))
+    yield from pull.finish._inner(delivery)
+
+    probe = yield from _look_again(run)
+    proof = decide.proof_wanted(settings, choice, delivery.digest)
+    yield from engine.preload._inner(
+        probe,
+        wanted.preload(settings, proof.model),
+        again=needs_load(probe, proof.digest, proof.keep_alive),
+    )
+    probe = yield from _look_again(run)
+    yield from _verify(run, probe, proof, sizing, delivery)
+    outcome.of(run.host.name).done = True
+
+
+def preview(run: HostRun) -> list[str]:
+    """What `converge` would do, one line per step, from the probe alone."""
+    steps = []
+    for command in converge._inner(replace(run, rehearsing=True)):
+        steps.append(title(command))
+        if is_refusal(command):
+            break
+    return steps
+
+
+def _checked(run: HostRun) -> Generator[FunctionCommand, None, Probe]:
+    """The first probe, or the refusal of a host on which nothing should be begun."""
+    if run.probe is None:
+        yield fail("probe", "the host gave no usable answer", "try: ssh HOST true; then run again")
+    assert run.probe
+    for refusal in decide.refusals(run.settings, run.probe):
+        yield fail(*refusal)
+    return run.probe
+
+
+def _driver(
+    run: HostRun, probe: Probe, plan: DriverPlan
+) -> Generator[FunctionCommand, None, Probe]:
+    """The driver stage; returns the probe after it."""
+    yield from driver.install._inner(probe, plan)
+    if plan.action != "install" or run.rehearsing:
+        return probe
+    probe = yield from _look_again(run)
+    yield from driver.activate._inner(probe, plan, run.settings.driver_reboot == "auto")
+    probe = yield from _look_again(run)
+    yield from driver.prove._inner(probe)
+    return probe
+
+
+def _size(run: HostRun, probe: Probe) -> Generator[FunctionCommand, None, Sizing]:
+    """The size that fits, now that the VRAM is known; fails a host that none fits."""
+    sizing = decide.size(run.settings, probe)
+    outcome.of(run.host.name).sizing = sizing
+    if sizing.choice is None:
+        yield fail("sizing", sizing.refusal or "no model fits", "")
+    return sizing
+
+
+def _verify(
+    run: HostRun, probe: Probe, proof: SmokeWanted, sizing: Sizing, delivery: pull.Pull
+) -> Commands:
+    """Proof that the host serves from where it should; asked again only when something changed
+    or the last proof is too old. What a loaded model shows of itself is looked at every time."""
+    fault = check_loaded(probe, proof.digest, proof.placement)
+    if fault:
+        yield fail(proof.model, fault.what, fault.fix)
+    found = outcome.of(run.host.name)
+    stamp = fingerprint(probe, proof)
+    verified = probe.state.get("verified")
+    if not is_fresh(probe.state, stamp, datetime.now(UTC), run.settings.verify_max_age_s):
+        yield from smoke.smoke._inner(proof)
+        verified = verified_entry(found.smoke, stamp) if found.smoke else None
+    models = {proof.model: state_entry(delivery.installed)} if delivery.installed else {}
+    state = new_state(decide.record(run.settings, sizing), models, verified)
+    yield from smoke.write_state._inner(state, probe.state)
+
+
+def _look_again(run: HostRun) -> Generator[FunctionCommand, None, Probe]:
+    """The host as it is now; asked only if this run has changed something since the last look."""
+    if run.stale and run.look() is None:
+        yield fail("probe", "the host gave no usable answer", "run again")
+    assert run.probe
+    return run.probe

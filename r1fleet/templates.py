@@ -1,0 +1,44 @@
+"""Rendering of templates/*.j2: strict, so that a missing value never becomes an empty line."""
+
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
+
+# In a checkout beside the package; in an installed wheel inside it.
+_PLACES = (Path(__file__).parent.parent / "templates", Path(__file__).parent / "templates")
+
+
+def env_quote(value: str) -> str:
+    """A value for a systemd EnvironmentFile, in double quotes (systemd.exec(5)).
+
+    Raises ValueError for control characters, which that format cannot carry.
+    """
+    if any(ord(char) < 32 or ord(char) == 127 for char in value):
+        raise ValueError("a control character cannot stand in an environment file")
+    for char in ("\\", '"', "$", "`"):
+        value = value.replace(char, "\\" + char)
+    return f'"{value}"'
+
+
+@cache
+def _environment() -> "Environment":
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined  # noqa: PLC0415
+
+    environment = Environment(
+        loader=FileSystemLoader(_PLACES),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+        autoescape=False,  # plain text files; values are quoted by their own filters
+    )
+    environment.filters["env_quote"] = env_quote
+    return environment
+
+
+def render(name: str, **values: object) -> str:
+    """The text of `templates/NAME.j2`. Raises jinja2.UndefinedError when a value is missing."""
+    return _environment().get_template(f"{name}.j2").render(**values)

@@ -1,0 +1,126 @@
+"""The whole order of a host's stages, read from the generator without any host."""
+
+from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from r1fleet import outcome, rollout
+from r1fleet.fleet import HostRun
+from r1fleet.hostfacts import ModelStore, Probe
+from r1fleet.settings import Settings
+from tests.unit.build import RUNNING, bare, working
+
+
+@pytest.fixture(autouse=True)
+def fresh_outcomes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(outcome, "_outcomes", {})
+
+
+def run_of(probe: Probe | None, **settings: Any) -> HostRun:
+    host: Any = SimpleNamespace(name="h", state=SimpleNamespace(is_executing=False))
+    return HostRun(host, Settings(**settings), probe)
+
+
+def plan(probe: Probe | None, **settings: Any) -> list[str]:
+    return rollout.preview(run_of(probe, **settings))
+
+
+def stages(steps: list[str]) -> list[str]:
+    found: list[str] = []
+    for step in steps:
+        stage = step.partition(":")[0]
+        if stage not in found:
+            found.append(stage)
+    return found
+
+
+def test_a_bare_host_goes_through_all_stages_in_order() -> None:
+    steps = plan(bare("T4"))
+    assert stages(steps) == ["driver", "engine", "pull", "model", "verify"]
+    assert "driver: installs branch 580, open modules" in steps
+    assert any("deepseek-r1:14b" in step for step in steps if step.startswith("pull"))
+
+
+def test_a_dry_run_sizes_by_the_pci_ids_and_says_estimated() -> None:
+    plan(bare("T4"))
+    sizing = outcome.of("h").sizing
+    assert sizing is not None
+    assert sizing.hardware.estimated
+    assert sizing.chosen.tag == "14b"
+
+
+def test_the_model_is_pulled_beside_the_engines_installation() -> None:
+    steps = plan(bare("T4", driver=working("T4")))
+    pull = next(i for i, step in enumerate(steps) if step.startswith("pull"))
+    engine = next(i for i, step in enumerate(steps) if "downloads and checks Ollama" in step)
+    assert pull < engine
+
+
+def test_a_host_without_a_gpu_is_refused_or_served_by_policy() -> None:
+    refused = plan(bare())
+    assert len(refused) == 1
+    assert "no_gpu" in refused[0]
+    steps = plan(bare(), no_gpu="cpu", cpu_largest_tag="7b")
+    assert not any(step.startswith("driver") for step in steps)
+    assert any("deepseek-r1:7b" in step for step in steps)
+
+
+def test_a_model_directory_that_is_a_file_is_refused_before_anything() -> None:
+    steps = plan(bare("T4", models=ModelStore(kind="regular file")))
+    assert len(steps) == 1
+    assert "regular file" in steps[0]
+
+
+def test_a_host_without_an_answer_fails_alone() -> None:
+    assert len(plan(None)) == 1
+
+
+def test_no_reboot_where_it_is_forbidden() -> None:
+    installed = bare("T4", driver=replace(working("T4"), gpus=(), smi_rc=9, nouveau=True))
+    run = run_of(installed, driver_reboot="never")
+    commands = list(
+        rollout.driver.activate._inner(
+            installed, rollout.plan_driver(installed, run.settings), False
+        )
+    )
+    assert "reboot pending" in rollout.title(commands[0])
+    assert rollout.is_refusal(commands[0])
+
+
+def test_one_reboot_only_where_another_driver_holds_the_card() -> None:
+    for nouveau, name in ((True, "reboot"), (False, "step")):
+        probe = bare(
+            "T4", driver=replace(working("T4"), loaded=None, gpus=(), smi_rc=9, nouveau=nouveau)
+        )
+        commands = list(
+            rollout.driver.activate._inner(probe, rollout.plan_driver(probe, Settings()), True)
+        )
+        assert [command.function.__name__ for command in commands] == [name]
+
+
+def test_prove_fails_a_host_whose_gpu_is_missing() -> None:
+    probe = bare("T4", "T4", driver=working("T4"))
+    (command,) = rollout.driver.prove._inner(probe)
+    assert "1 of 2 GPUs" in rollout.title(command)
+    assert list(rollout.driver.prove._inner(bare("T4", driver=working("T4")))) == []
+
+
+def test_an_unchanged_engine_is_not_touched() -> None:
+    from r1fleet import decide  # noqa: PLC0415
+    from r1fleet.engine import install, wanted  # noqa: PLC0415
+
+    settings = Settings()
+    probe = bare("T4", driver=working("T4"), units={"ollama.service": RUNNING})
+    found = wanted.engine(settings, decide.size(settings, probe).chosen, probe)
+    probe = replace(
+        probe,
+        engine_current=found.archive.key,
+        engine_versions=frozenset({found.archive.key}),
+        files={file.path: file.sha256 for file in found.files},
+    )
+    assert list(install.install._inner(probe, found)) == []
+    changed = replace(probe, files={**probe.files, found.files[0].path: "0" * 64})
+    titles = [rollout.title(command) for command in install.install._inner(changed, found)]
+    assert titles == ["engine: writes /etc/r1fleet/ollama.env", "engine: restarts Ollama"]
