@@ -17,7 +17,10 @@ check: venv
 	$(BIN)/mypy
 	$(BIN)/pytest -q tests/unit tests/operations
 
-lab-test: lab-up
+lab-test: venv
+	@echo "==> the lab's tests begin with bare hosts: a running lab is ended first"
+	$(BIN)/r1fleet lab down
+	$(BIN)/r1fleet lab up
 	$(BIN)/pytest tests/lab
 
 lab-up: venv

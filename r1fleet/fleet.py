@@ -88,13 +88,13 @@ def observe() -> HostRun:
 
 
 def _begin(whole: State) -> None:
-    hosts = list(whole.inventory)
+    hosts = [member for member in whole.inventory if whole.is_host_in_limit(member)]
     data = {member.name: member.data.dict() for member in hosts}  # type: ignore[no-untyped-call]
     try:
         settings = read_all(data)
     except SettingsError as error:
         _stop(error.lines)
-    gevent.signal_handler(signal.SIGINT, _interrupted)
+    signal.signal(signal.SIGINT, _interrupted)
     _fleet.runs = {member.name: HostRun(member, settings[member.name]) for member in hosts}
     report.at_exit(whole, settings)
     active = [_fleet.runs[member.name] for member in whole.inventory.get_active_hosts()]
@@ -112,7 +112,7 @@ def _stop(lines: list[str]) -> Any:
     os._exit(EXIT_SETTINGS)
 
 
-def _interrupted() -> None:
+def _interrupted(*_: object) -> None:
     """Ctrl-C: say what goes on without us, and leave with 130 (pyinfra itself would say 0)."""
     report.show(interrupted=True)
     logger.error("interrupted; what has begun on a host goes on there, the next run follows it")

@@ -6,7 +6,7 @@ from importlib import resources
 from pyinfra.api import FunctionCommand, operation
 
 from r1fleet import paths
-from r1fleet.driver.plan import DriverPlan
+from r1fleet.driver.plan import DriverPlan, healthy
 from r1fleet.driver.reboot import reboot
 from r1fleet.hostfacts import Probe
 from r1fleet.longstep import long_step
@@ -75,7 +75,7 @@ def activate(probe: Probe, plan: DriverPlan, may_reboot: bool = True) -> Command
     + may_reboot: False fails the host with "reboot pending" instead
     """
     driver = probe.driver
-    if plan.action != "install" or len(driver.gpus) == len(probe.nvidia_gpus):
+    if plan.action != "install" or healthy(probe):
         return
     if not driver.on_disk:
         yield fail(
@@ -102,17 +102,20 @@ def activate(probe: Probe, plan: DriverPlan, may_reboot: bool = True) -> Command
 
 @operation()
 def prove(probe: Probe) -> Commands:
-    """Fail the host unless nvidia-smi lists every GPU of the PCI bus.
+    """Fail the host unless every GPU of the PCI bus can be used, by a driver that is new enough.
 
     + probe: the host after `activate`
     """
+    if not probe.nvidia_gpus or healthy(probe):
+        return
     on_bus, usable = len(probe.nvidia_gpus), len(probe.driver.gpus)
-    if on_bus and usable != on_bus:
-        yield fail(
-            "driver",
-            f"nvidia-smi lists {usable} of {on_bus} GPUs (exit code {probe.driver.smi_rc})",
-            "nvidia-smi and 'journalctl -k | grep NVRM' on the host tell more",
-        )
+    if usable != on_bus:
+        why = f"nvidia-smi lists {usable} of {on_bus} GPUs (exit code {probe.driver.smi_rc})"
+    elif not probe.driver.uvm_loaded:
+        why = "the module nvidia_uvm is not loaded, and CUDA needs it"
+    else:
+        why = f"driver {probe.driver.loaded} is older than Ollama needs"
+    yield fail("driver", why, "nvidia-smi and 'journalctl -k | grep NVRM' on the host tell more")
 
 
 def _script(plan: DriverPlan) -> str:

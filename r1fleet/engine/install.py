@@ -42,7 +42,7 @@ _RESTART = """
 systemctl daemon-reload
 systemctl enable -q ollama.service
 systemctl restart ollama.service || {
-  journalctl -u ollama.service -n 20 --no-pager -o cat | grep -v '^$' | tail -n 1 >&2; exit 1; }
+  journalctl -n 1 --no-pager -o cat --since -3min -t wait-for-gpus -t ollama >&2; exit 1; }
 i=0
 until curl -fsS -m 5 -o /dev/null "$URL/api/version" 2>/dev/null; do
   i=$((i + 1))

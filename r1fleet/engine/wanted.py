@@ -141,9 +141,11 @@ def variables(settings: Settings, choice: Choice, probe: Probe) -> Iterator[tupl
 
 
 def _visible(choice: Choice, probe: Probe) -> str | None:
-    """The UUIDs of the cards of the plan, where Ollama would take others as well."""
+    """The UUIDs of the cards of the plan, where Ollama would take others as well ("-1": none)."""
     if not choice.only_these_gpus:
         return None
+    if not choice.gpus:
+        return "-1"
     return ",".join(gpu.uuid for gpu in probe.driver.gpus if gpu.index in choice.gpus)
 
 

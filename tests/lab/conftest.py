@@ -61,13 +61,13 @@ class Lab:
         data = f"-d '{json.dumps(body)}'" if body else ""
         return json.loads(self.on(host, f"curl -sS -m 300 127.0.0.1:11434{path} {data}"))
 
-    def start_deploy(self, *flags: str) -> subprocess.Popen[str]:
+    def start_deploy(self, *flags: str, stderr: int = subprocess.STDOUT) -> subprocess.Popen[str]:
         return subprocess.Popen(
             [BIN / "pyinfra", "inventories/lab.py", "deploy.py"]
             + ["--data", f"report={self.folder / 'report.json'}", *flags],
             cwd=ROOT,
             stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
+            stderr=stderr,
             text=True,
             env=os.environ | {"PYTHONDONTWRITEBYTECODE": "1"},
         )

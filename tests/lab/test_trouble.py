@@ -135,7 +135,7 @@ def test_a_model_on_the_cpu_fails_whatever_is_remembered(lab: Lab, served: Run) 
 
 def test_a_wrong_checksum_leaves_the_engine_as_it_was(lab: Lab, served: Run) -> None:
     before = lab.on("t4", "readlink /opt/ollama/current; systemctl show -p InvocationID ollama")
-    run = lab.deploy("--limit", "t4", "--data", f"engine_sha256={'0' * 64}")
+    run = lab.deploy("--limit", "t4", "--data", f"engine_sha256={'ab' * 32}")
     assert run.code == 1
     assert "checksum" in run.row("t4")["reason"]
     assert lab.on("t4", "readlink /opt/ollama/current; systemctl show -p InvocationID ollama") == (
@@ -204,7 +204,7 @@ def test_models_on_a_mount_of_their_own(lab: Lab, served: Run, broken: Broken) -
 def strip_driver(lab: Lab, host: str) -> None:
     lab.on(
         host,
-        "systemctl stop ollama; rmmod nvidia_uvm nvidia;"
+        "systemctl stop ollama nvidia-persistenced; rmmod nvidia_uvm nvidia;"
         " DEBIAN_FRONTEND=noninteractive apt-get -qq purge -y 'nvidia-*' cuda-keyring >/dev/null;"
         " rm -f /etc/modprobe.d/r1fleet-nvidia.conf",
     )
