@@ -124,6 +124,7 @@ class Probe:
     units: dict[str, Unit]
     engine_current: str | None  # what the `current` link names, e.g. "0.32.15-1a2b3c4d5e6f"
     engine_versions: frozenset[str]
+    restart_pending: bool  # what it reads was changed, and no restart has followed yet
     files: dict[str, str]  # managed path -> sha256
     models: ModelStore
     engine_version: str | None  # what /api/version says; None when it does not answer

@@ -52,9 +52,17 @@ class HostProbe(FactBase[Probe]):
 def parse(text: str) -> Probe:
     """Read the output of probe.sh.
 
-    Raises ProbeError when a section is missing, so that a cut output never looks like a bare host.
+    Raises ProbeError when a section is missing, so that a cut output never looks like a bare host,
+    or when a line is none of ours.
     """
     sections = _sections(text)
+    try:
+        return _read(sections)
+    except (ValueError, IndexError, KeyError, TypeError, AttributeError) as error:
+        raise ProbeError(f"the probe's answer cannot be read: {error}") from error
+
+
+def _read(sections: dict[str, list[str]]) -> Probe:
     os_release = {
         key: value.strip("\"'")
         for key, _, value in (line.partition("=") for line in sections["os"])
@@ -80,6 +88,7 @@ def parse(text: str) -> Probe:
         units=units,
         engine_current=_engine_current(sections["engine"]),
         engine_versions=_engine_versions(sections["engine"]),
+        restart_pending="restart pending" in sections["engine"],
         files={path: digest for digest, path in _pairs(sections["files"])},
         models=_models(sections["models"]),
         engine_version=next((item["version"] for item in api if "version" in item), None),
@@ -238,7 +247,7 @@ def _units(lines: list[str]) -> dict[str, Unit]:
 
 
 def _engine_current(lines: list[str]) -> str | None:
-    return next((line for line in lines if line and not line.startswith("versions ")), None)
+    return next((line for line in lines if line and " " not in line), None)
 
 
 def _engine_versions(lines: list[str]) -> frozenset[str]:

@@ -69,7 +69,7 @@ models() {
   systemctl show ollama.service r1fleet-preload.service r1fleet-pull.service -p Id,LoadState \
     -p ActiveState,SubState,Result,InvocationID,NRestarts,UnitFileState,NeedDaemonReload \
     -p ActiveEnterTimestampMonotonic,FragmentPath
-  echo "@@engine"; readlink /opt/ollama/current; echo "versions" /opt/ollama/*/
+  echo "@@engine"; [ -e /run/r1fleet/restart ] && echo "restart pending"; readlink /opt/ollama/current; echo "versions" /opt/ollama/*/
   echo "@@files"; sha256sum $R1_FILES
   echo "@@models"; models
   echo "@@api"; curl -s -m 5 -w '\n' "$R1_URL/api/version" "$R1_URL/api/ps"

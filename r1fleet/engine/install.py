@@ -49,6 +49,7 @@ until curl -fsS -m 5 -o /dev/null "$URL/api/version" 2>/dev/null; do
   [ $i -lt 60 ] || { echo "no answer at $URL after 60 s" >&2; exit 1; }
   sleep 1
 done
+rm -f "$MARK"
 """
 
 
@@ -104,8 +105,16 @@ def install(probe: Probe, wanted: EngineWanted) -> Commands:
             "the host keeps what it had; check engine_url, engine_sha256 and free space in /opt",
         )
     differing = [file for file in wanted.files if file.differs(probe.files)]
-    yield from write("engine", differing)
     switch = probe.engine_current != archive.key
+    if differing or switch:
+        yield step(
+            "engine",
+            "notes that a restart must follow",
+            f"install -d -m 700 {paths.RESTART_MARK.rpartition('/')[0]}"
+            f" && touch {paths.RESTART_MARK}",
+            "check /run",
+        )
+    yield from write("engine", differing)
     if switch:
         yield step(
             "engine",
@@ -118,11 +127,11 @@ def install(probe: Probe, wanted: EngineWanted) -> Commands:
         )
     unit = probe.unit("ollama.service")
     healthy = unit.active == "active" and unit.enabled and not unit.needs_reload
-    if differing or switch or not healthy:
+    if differing or switch or probe.restart_pending or not healthy:
         yield step(
             "engine",
             "restarts Ollama" if unit.active == "active" else "starts Ollama",
-            assign({"URL": wanted.base_url}) + _RESTART,
+            assign({"URL": wanted.base_url, "MARK": paths.RESTART_MARK}) + _RESTART,
             "journalctl -u ollama on the host tells more",
             change="Ollama restarted" if unit.active == "active" else "Ollama started",
             timeout_s=300,
@@ -140,7 +149,8 @@ def preload(probe: Probe, wanted: PreloadWanted, again: bool = False) -> Command
     differing = [file for file in wanted.files if file.differs(probe.files)]
     yield from write("engine", differing)
     unit = probe.unit("r1fleet-preload.service")
-    if differing or again or unit.active != "active" or not unit.enabled:
+    settled = unit.active == "active" and unit.enabled and not unit.needs_reload
+    if differing or again or not settled:
         yield step(
             "model",
             f"loads {wanted.model}",

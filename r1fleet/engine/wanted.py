@@ -82,7 +82,8 @@ def engine(settings: Settings, choice: Choice, probe: Probe) -> EngineWanted:
 
 def preload(settings: Settings, model: str) -> PreloadWanted:
     """The preload unit for a model name such as "deepseek-r1:14b"."""
-    body = json.dumps({"model": model, "keep_alive": keep_alive_json(settings.ollama_keep_alive)})
+    keep_alive = keep_alive_json(settings.ollama_keep_alive)
+    body = json.dumps({"model": model, "keep_alive": keep_alive, "stream": False})
     unit = render(
         "r1fleet-preload.service",
         model=model,

@@ -14,7 +14,7 @@ from r1fleet.outcome import Smoke
 LOG = "see `journalctl -u ollama`"
 SPILLED = "lower context_max or ollama_num_parallel, or take a smaller tag; " + LOG
 NO_GPU = "restart ollama, which looks for GPUs once per start; " + LOG
-SECTIONS = ("load", "chat", "stream", "ps", "compute", "end")
+SECTIONS = ("preload", "load", "chat", "stream", "ps", "compute", "end")
 
 
 class Fault(NamedTuple):
@@ -82,7 +82,9 @@ class Reply:
 
 @dataclass(frozen=True)
 class Answers:
-    """What smoke.sh brought back."""
+    """What smoke.sh brought back. `preload_s`: how long the last preload took, 0 without one."""
+
+    preload_s: float
 
     load: Reply
     chat: Reply
@@ -111,7 +113,9 @@ def parse(text: str) -> Answers:
     if missing := [name for name in SECTIONS if name not in sections]:
         raise ValueError(f"the answer has no section {', '.join(missing)}")
     rows = _reply(sections["ps"]).fields.get("models")
+    preload = _object("\n".join(sections["preload"]))
     return Answers(
+        preload_s=float(preload.get("load_duration") or 0) / 1e9,
         load=_reply(sections["load"]),
         chat=_reply(sections["chat"]),
         stream=_reply(sections["stream"]),
@@ -132,6 +136,7 @@ def judge(want: SmokeWanted, found: Answers, at: str) -> Verdict:
     answer, thinking = str(message.get("content", "")), str(message.get("thinking") or "")
     speed = _per_second(chat)
     load_s = float(found.load.fields.get("load_duration") or 0) / 1e9 or found.load.seconds
+    load_s = max(load_s, found.preload_s)
     row = _row(found.loaded, want.digest)
     faults = [  # causes before effects: the first one is the host's reason
         *_row_faults(want, found, row),

@@ -20,6 +20,10 @@ ask() { # ask SECTION LIMIT_S PATH [BODY]
 }
 
 {
+  # How long the preload took: a model that is there already loads in no time.
+  echo "@@preload"
+  cat /run/r1fleet-preload/answer.json
+  echo
   ask load "$R1_LOAD_S" /api/generate "$R1_LOAD"
   ask chat "$R1_ASK_S" /api/chat "$R1_CHAT"
   ask stream "$R1_ASK_S" /v1/chat/completions "$R1_STREAM"

@@ -123,4 +123,11 @@ def test_an_unchanged_engine_is_not_touched() -> None:
     assert list(install.install._inner(probe, found)) == []
     changed = replace(probe, files={**probe.files, found.files[0].path: "0" * 64})
     titles = [rollout.title(command) for command in install.install._inner(changed, found)]
-    assert titles == ["engine: writes /etc/r1fleet/ollama.env", "engine: restarts Ollama"]
+    assert titles == [
+        "engine: notes that a restart must follow",
+        "engine: writes /etc/r1fleet/ollama.env",
+        "engine: restarts Ollama",
+    ]
+    interrupted = replace(probe, restart_pending=True)
+    titles = [rollout.title(command) for command in install.install._inner(interrupted, found)]
+    assert titles == ["engine: restarts Ollama"]

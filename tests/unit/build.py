@@ -63,6 +63,7 @@ def bare(*cards: str, **changes: Any) -> Probe:
         units={},
         engine_current=None,
         engine_versions=frozenset(),
+        restart_pending=False,
         files={},
         models=ModelStore(disk_size_bytes=10**12, disk_free_bytes=9 * 10**11, mount="/"),
         engine_version=None,
