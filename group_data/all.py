@@ -9,7 +9,7 @@ engine_url = "https://github.com/ollama/ollama/releases/download"  # where relea
 ollama_models = "/var/lib/ollama/models"  # model directory
 port = None  # the port alone, folded into ollama_host
 ollama_host = "127.0.0.1:11434"  # address to listen on; 0.0.0.0: everywhere
-ollama_origins = ()  # browser origins allowed besides local ones, each with its scheme, or *
+ollama_origins = []  # browser origins allowed besides local ones, each with its scheme, or *
 ollama_keep_alive = "-1"  # how long a model stays loaded: 5m, 300 (s), negative for ever
 ollama_debug = 0  # 0, 1 (debug) or 2 (trace)
 ollama_num_parallel = 1  # requests answered at once; each has the whole context
@@ -39,8 +39,16 @@ model = "deepseek-r1"  # name in the registry
 tag = None  # a forced tag such as 14b; None: the best that fits
 context_min = 16384  # least context in tokens; R1 thinks long
 context_max = 32768  # more than this is not taken
-no_gpu = "refuse"  # hosts without a usable GPU
-cpu_largest_tag = "7b"  # the largest to run on a CPU
+size_order = ["671b", "70b", "32b", "14b", "8b", "7b", "1.5b"]  # may be chosen, best first
+quantisations = ["q4_K_M"]  # of a size, best first: q4_K_M, q8_0, fp16
+kv_cache_types = ["f16", "q8_0"]  # cache types allowed, best first; ollama_kv_cache_type forces one
+placement = "gpu"  # gpu: wholly on the GPUs or refused; offload: the rest in RAM; cpu: RAM alone
+offload_min_percent = 10  # with placement offload: least share of the layers on the GPUs
+no_gpu = "refuse"  # where GPUs can hold no model: refuse, or cpu: as placement cpu there
+cpu_largest_tag = "7b"  # the largest on a CPU by placement or no_gpu; tag may force more
+vram_reserve_mib = 0  # MiB of each GPU that the plan leaves to others
+desktop = False  # a screen hangs on it: reserve at least 1536
+extra_models = []  # loaded beside it, such as nomic-embed-text; room is kept for them
 
 # Where models come from
 registry_url = "https://registry.ollama.ai"  # or a mirror

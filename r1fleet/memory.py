@@ -9,11 +9,8 @@ f16, q8_0 and q4_0, micro-batch 256 to 2048, one to four devices: all agree with
 
 from dataclasses import dataclass
 from functools import cache
-from typing import Literal
 
-from r1fleet.catalog import ModelTag, Shape
-
-KvType = Literal["f16", "q8_0", "q4_0"]
+from r1fleet.catalog import KvType, ModelTag, Shape
 
 MIB = 1024**2
 # What a process with a CUDA context takes of a card before it allocates anything (Ollama's figure).

@@ -7,86 +7,13 @@ A card offers its total less the CUDA context and less the margin that llama.cpp
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
 
 from r1fleet import catalog, memory
-from r1fleet.catalog import ModelTag
-from r1fleet.memory import CUDA_CONTEXT_MIB, FIT_MARGIN_MIB, MIB, SYSTEM_MIB, KvType, Load
+from r1fleet.catalog import KvType, ModelTag
+from r1fleet.memory import CUDA_CONTEXT_MIB, FIT_MARGIN_MIB, MIB, SYSTEM_MIB, Load
+from r1fleet.sizing_types import Choice, Gpu, Hardware, Policy
 
-# Ollama's engine drops older cards (its CUDA libraries are built from 5.0).
-OLDEST_CAPABILITY = (5, 0)
 CONTEXT_STEP = 1024
-
-
-@dataclass(frozen=True)
-class Gpu:
-    """A card: nvidia-smi's index, name and memory.total; the capability is None when unknown."""
-
-    index: int
-    name: str
-    vram_mib: int
-    compute_capability: tuple[int, int] | None
-
-    @property
-    def usable(self) -> bool:
-        return self.vram_mib > 0 and (self.compute_capability or (9, 0)) >= OLDEST_CAPABILITY
-
-    @property
-    def has_flash_attention(self) -> bool:
-        capability = self.compute_capability or (9, 0)
-        return capability >= (6, 0) and capability != (7, 2)
-
-
-@dataclass(frozen=True)
-class Hardware:
-    """A host. `estimated`: from PCI ids, before a driver; `other_gpus`: cards of other vendors."""
-
-    gpus: tuple[Gpu, ...]
-    ram_mib: int
-    cores: int
-    estimated: bool = False
-    other_gpus: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class Policy:
-    """What a choice must keep to. `tag` is a forced one; `reserve_mib` stays free on each card."""
-
-    tag: str | None = None
-    context_min: int = 16384
-    context_max: int = 32768
-    parallel: int = 1
-    kv_types: tuple[KvType, ...] = ("f16", "q8_0")
-    flash_attention: bool = True
-    spread: bool | None = None
-    reserve_mib: int = 0
-    no_gpu: Literal["refuse", "cpu"] = "refuse"
-    cpu_largest_tag: str = "7b"
-
-
-@dataclass(frozen=True)
-class Choice:
-    """A way to run a model on a host.
-
-    + gpus: indexes of the cards it uses, empty on the CPU
-    + only_these_gpus: Ollama would take other cards as well, so they must be hidden from it
-    + needed_mib: per card used, without the CUDA context; left_mib: what stays free there
-    + ram_mib: host memory it needs on the CPU, the system's share included; 0 on GPUs
-    """
-
-    tag: str
-    model: ModelTag
-    placement: Literal["gpu", "cpu"]
-    context: int
-    kv_type: KvType
-    parallel: int
-    reason: str
-    sched_spread: bool = False
-    gpus: tuple[int, ...] = ()
-    only_these_gpus: bool = False
-    needed_mib: tuple[int, ...] = ()
-    left_mib: tuple[int, ...] = ()
-    ram_mib: int = 0
 
 
 @dataclass(frozen=True)

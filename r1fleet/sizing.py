@@ -7,13 +7,17 @@ placement.py and memory.py.
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, cast
 
 from r1fleet import catalog
-from r1fleet.catalog import ModelTag
-from r1fleet.memory import MIB, KvType
-from r1fleet.placement import CONTEXT_STEP, Choice, Gpu, Hardware, Policy, on_cpu, on_gpus
+from r1fleet.catalog import KvType, ModelTag
+from r1fleet.memory import MIB
+from r1fleet.placement import CONTEXT_STEP, on_cpu, on_gpus
 from r1fleet.settings import Settings
+from r1fleet.sizing_types import Choice, Gpu, Hardware, Policy
+
+# A browser, a screen and a game's launcher.
+DESKTOP_MIB = 1536
 
 __all__ = ["Candidate", "Choice", "Gpu", "Hardware", "Policy", "Sizing", "choose", "policy"]
 
@@ -23,7 +27,7 @@ class Candidate:
     """A tag that was looked at, largest first."""
 
     tag: str
-    verdict: Literal["chosen", "too big", "smaller"]
+    verdict: Literal["chosen", "too big", "too slow", "smaller"]
     reason: str
 
 
@@ -48,19 +52,37 @@ def policy(settings: Settings) -> Policy:
     """The part of a host's settings that sizing looks at."""
     forced = settings.ollama_context_length
     flash = settings.ollama_flash_attention is not False
-    kv_types: tuple[KvType, ...] = ("f16", "q8_0") if flash else ("f16",)
+    kv_types = cast(tuple[KvType, ...], settings.kv_cache_types)
+    if settings.ollama_kv_cache_type:
+        kv_types = (settings.ollama_kv_cache_type,)
+    elif not flash:
+        kv_types = ("f16",)
     return Policy(
         tag=settings.tag,
         context_min=forced or settings.context_min,
         context_max=forced or settings.context_max,
         parallel=settings.ollama_num_parallel,
-        kv_types=(settings.ollama_kv_cache_type,) if settings.ollama_kv_cache_type else kv_types,
+        kv_types=kv_types,
         flash_attention=flash,
         spread=settings.ollama_sched_spread,
-        reserve_mib=-(-settings.ollama_gpu_overhead // MIB),
+        reserve_mib=_reserve_mib(settings),
         no_gpu=settings.no_gpu,
         cpu_largest_tag=settings.cpu_largest_tag,
+        placement=settings.placement,
+        offload_min_percent=settings.offload_min_percent,
+        sizes=settings.size_order,
+        quantisations=settings.quantisations,
+        tokens_per_s_min=settings.tokens_per_s_min,
+        extra_models=settings.extra_models,
+        model=settings.model,
+        digests=tuple(settings.model_digests.items()),
     )
+
+
+def _reserve_mib(settings: Settings) -> int:
+    """The largest of what is asked to be left on each card, by whichever name."""
+    overhead = -(-settings.ollama_gpu_overhead // MIB)
+    return max(settings.vram_reserve_mib, overhead, DESKTOP_MIB if settings.desktop else 0)
 
 
 def choose(hardware: Hardware, policy: Policy) -> Sizing:

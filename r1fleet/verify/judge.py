@@ -32,7 +32,7 @@ class SmokeWanted:
     """The smoke prompt and the limits its answer is held against.
 
     + model: "deepseek-r1:14b", with its manifest `digest` ("sha256:...")
-    + placement: "gpu" demands the whole model in VRAM, "cpu" nothing
+    + placement: "gpu" demands the whole model in VRAM, "offload" a part of it, "cpu" nothing
     + context: tokens per request that were planned
     + keep_alive: Ollama's value, "-1", "300" (seconds) or "5m"
     + expect: text that the answer must hold, in any case
@@ -43,7 +43,7 @@ class SmokeWanted:
     base_url: str
     model: str
     digest: str
-    placement: Literal["gpu", "cpu"]
+    placement: Literal["gpu", "offload", "cpu"]
     context: int
     keep_alive: str
     prompt: str
@@ -243,12 +243,12 @@ def _speed_faults(want: SmokeWanted, speed: float, load_s: float) -> Iterator[Fa
 def _placement_faults(
     placement: str, row: LoadedModel, processes: Iterable[str]
 ) -> Iterator[Fault]:
-    if placement != "gpu":
+    if placement == "cpu":
         return
     sizes = f"size_vram {row.size_vram_bytes / 1e9:.1f} of {row.size_bytes / 1e9:.1f} GB"
     if not row.size_vram_bytes:
         yield Fault(f"answers from the CPU: nothing of the model is in VRAM ({sizes})", NO_GPU)
-    elif row.size_vram_bytes < row.size_bytes:
+    elif placement == "gpu" and row.size_vram_bytes < row.size_bytes:
         share = f"{100 * row.residency:.0f} % of the model is in VRAM ({sizes})"
         yield Fault(f"answers from the CPU: {share}", SPILLED)
     elif not any(_is_engine(name) for name in processes):

@@ -71,7 +71,7 @@ def test_gpus_by_device_and_subsystem() -> None:
 
 def test_no_id_stands_twice() -> None:
     rows = catalog._read("gpus.yaml")["gpus"]
-    keys = [(device, row.get("subsystem")) for row in rows for device in row["ids"]]
+    keys = [(device, row.get("subsystem")) for row in rows for device in row.get("ids", ())]
     assert len(keys) == len(set(keys)) == len(catalog._gpus())
 
 
