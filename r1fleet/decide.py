@@ -1,13 +1,12 @@
 """From a probe and settings to a size, or to a refusal before anything changes: pure."""
 
-from typing import Any
-
-from r1fleet import catalog
+from r1fleet import catalog, sticky
 from r1fleet.engine.wanted import ARCHIVE_ARCH
 from r1fleet.hostfacts import AMD, INTEL, Probe
 from r1fleet.model.manifest import ModelWanted
 from r1fleet.settings import Settings
-from r1fleet.sizing import Choice, Gpu, Hardware, Sizing, choose, policy
+from r1fleet.sizing import Choice, Gpu, Hardware, policy
+from r1fleet.sticky import Decision
 from r1fleet.verify.judge import SmokeWanted
 
 VENDORS = {AMD: "AMD", INTEL: "Intel"}
@@ -52,9 +51,9 @@ def hardware(probe: Probe) -> Hardware:
     )
 
 
-def size(settings: Settings, probe: Probe) -> Sizing:
-    """The size for a host as it is now."""
-    return choose(hardware(probe), policy(settings))
+def size(settings: Settings, probe: Probe) -> Decision:
+    """The size for a host: what was decided for it while nothing of it has changed, else anew."""
+    return sticky.decide(hardware(probe), policy(settings), probe)
 
 
 def _report(probe: Probe) -> tuple[Gpu, ...]:
@@ -114,24 +113,3 @@ def proof_wanted(settings: Settings, choice: Choice, digest: str) -> SmokeWanted
         tokens_per_s_min=settings.tokens_per_s_min,
         load_time_max_s=settings.load_time_max_s,
     )
-
-
-def record(settings: Settings, sizing: Sizing) -> dict[str, Any]:
-    """What state.json keeps of the decision: the choice and all that it was made from."""
-    return {
-        "choice": {
-            name: getattr(sizing.chosen, name)
-            for name in ("tag", "placement", "context", "kv_type", "parallel", "sched_spread")
-        },
-        "hardware": {
-            "gpus": [[gpu.name, gpu.vram_mib] for gpu in sizing.hardware.gpus],
-            # MemTotal differs by some MiB from boot to boot.
-            "ram_gib": round(sizing.hardware.ram_mib / 1024),
-        },
-        "policy": {
-            "tag": settings.tag,
-            "context_min": settings.context_min,
-            "context_max": settings.context_max,
-            "no_gpu": settings.no_gpu,
-        },
-    }

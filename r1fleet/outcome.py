@@ -26,7 +26,10 @@ class Outcome:
 
     probe: Probe | None = None
     sizing: Sizing | None = None
+    kept_over: str | None = None  # what would be chosen now in place of what was decided before
+    notes: list[str] = field(default_factory=list)  # worth knowing, nothing to do
     pending: list[str] = field(default_factory=list)  # what a dry run found to do
+    refusal: str | None = None  # where a dry run found that it would end
     changes: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     smoke: Smoke | None = None

@@ -13,6 +13,7 @@ from pyinfra.api.state import StateStage
 
 from r1fleet import outcome
 from r1fleet.outcome import Outcome
+from r1fleet.plan_data import host_plan
 from r1fleet.settings import Settings
 from r1fleet.verify.fingerprint import remembered
 
@@ -58,6 +59,7 @@ def rows_of(state: State, settings: Mapping[str, Settings]) -> list[dict[str, An
     failed = {host.name for host in state.failed_hosts}
     return [
         row_of(name, outcome.of(name), name in reached, name in failed, _executed(state))
+        | {"plan": host_plan(outcome.of(name), settings[name])}
         for name in settings
     ]
 
@@ -86,8 +88,9 @@ def row_of(
         "digest": smoke.digest if smoke else None,
         "changes": found.changes if executed else found.pending,
         "warnings": found.warnings,
+        "notes": found.notes,
         "verdict": _verdict(found, reached, failed, executed),
-        "reason": _reason(found, reached, failed),
+        "reason": _reason(found, reached, failed, executed),
     }
 
 
@@ -96,7 +99,8 @@ def _verdict(found: Outcome, reached: bool, failed: bool, executed: bool) -> str
         return "unreachable"
     if found.failure or failed:
         return "failed"
-    if found.sizing is not None and found.sizing.choice is None:
+    has_no_size = found.sizing is not None and found.sizing.choice is None
+    if has_no_size or (found.refusal and not executed):
         return "refused"
     if not executed:
         return "would change" if found.pending else "as wanted"
@@ -105,7 +109,7 @@ def _verdict(found: Outcome, reached: bool, failed: bool, executed: bool) -> str
     return "not finished"
 
 
-def _reason(found: Outcome, reached: bool, failed: bool) -> str | None:
+def _reason(found: Outcome, reached: bool, failed: bool, executed: bool) -> str | None:
     if not reached:
         return "no SSH connection; try: ssh HOST true"
     if found.failure:
@@ -114,7 +118,7 @@ def _reason(found: Outcome, reached: bool, failed: bool) -> str | None:
         return "see the lines above"
     if found.sizing is not None and found.sizing.choice is None:
         return found.sizing.refusal
-    return None
+    return None if executed else found.refusal
 
 
 def _gpu_names(found: Outcome) -> list[str]:

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 
 from pyinfra.api import FunctionCommand, operation
 
-from r1fleet import decide, outcome
+from r1fleet import decide, outcome, sticky
 from r1fleet.driver import install as driver
 from r1fleet.driver.plan import DriverPlan
 from r1fleet.driver.plan import plan as plan_driver
@@ -21,7 +21,7 @@ from r1fleet.hostfacts import Probe
 from r1fleet.model import pull
 from r1fleet.model.manifest import state_entry
 from r1fleet.remote import fail, is_refusal, title
-from r1fleet.sizing import Sizing
+from r1fleet.sizing import Sizing, policy
 from r1fleet.verify import smoke
 from r1fleet.verify.fingerprint import fingerprint, is_fresh, verified_entry
 from r1fleet.verify.fingerprint import state as new_state
@@ -73,6 +73,7 @@ def preview(run: HostRun) -> list[str]:
     for command in converge._inner(replace(run, rehearsing=True)):
         steps.append(title(command))
         if is_refusal(command):
+            outcome.of(run.host.name).refusal = steps[-1]
             break
     return steps
 
@@ -103,8 +104,9 @@ def _driver(
 
 def _size(run: HostRun, probe: Probe) -> Generator[FunctionCommand, None, Sizing]:
     """The size that fits, now that the VRAM is known; fails a host that none fits."""
-    sizing = decide.size(run.settings, probe)
-    outcome.of(run.host.name).sizing = sizing
+    decision = decide.size(run.settings, probe)
+    found, sizing = outcome.of(run.host.name), decision.sizing
+    found.sizing, found.kept_over, found.notes = sizing, decision.kept_over, list(decision.notes)
     if sizing.choice is None:
         yield fail("sizing", sizing.refusal or "no model fits", "")
     return sizing
@@ -125,7 +127,7 @@ def _verify(
         yield from smoke.smoke._inner(proof)
         verified = verified_entry(found.smoke, stamp) if found.smoke else None
     models = {proof.model: state_entry(delivery.installed)} if delivery.installed else {}
-    state = new_state(decide.record(run.settings, sizing), models, verified)
+    state = new_state(sticky.record(sizing, policy(run.settings)), models, verified)
     yield from smoke.write_state._inner(state, probe.state)
 
 

@@ -251,11 +251,12 @@ def _placement_faults(
     elif placement == "gpu" and row.size_vram_bytes < row.size_bytes:
         share = f"{100 * row.residency:.0f} % of the model is in VRAM ({sizes})"
         yield Fault(f"answers from the CPU: {share}", SPILLED)
-    elif not any(_is_engine(name) for name in processes):
+    elif not any(is_engine(name) for name in processes):
         yield Fault("nvidia-smi shows no llama-server among the processes on the GPU", NO_GPU)
 
 
-def _is_engine(process: str) -> bool:
+def is_engine(process: str) -> bool:
+    """Whether a process of nvidia-smi's list is Ollama's."""
     return process.rpartition("/")[2].startswith("llama-server") or "/lib/ollama/" in process
 
 

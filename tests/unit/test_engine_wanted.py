@@ -19,7 +19,7 @@ T4 = bare("T4", driver=working("T4"))
 
 
 def choice(probe: object = T4, **changes: object) -> Choice:
-    return replace(decide.size(Settings(), probe).chosen, **changes)  # type: ignore[arg-type]
+    return replace(decide.size(Settings(), probe).sizing.chosen, **changes)  # type: ignore[arg-type]
 
 
 def environment(settings: Settings, chosen: Choice, probe: object = T4) -> dict[str, str]:

@@ -1,0 +1,133 @@
+"""What fits hardware that is only described: every tag in every quantisation, without any host."""
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from r1fleet import catalog
+from r1fleet.catalog import ModelTag, by_name
+from r1fleet.memory import SYSTEM_MIB
+from r1fleet.settings import Settings, read
+from r1fleet.sizing import Choice, Gpu, Hardware, Policy, Sizing, choose, policy
+
+GIB_MIB = 1024
+
+Verdict = Literal["fits", "offload", "cpu", "too big"]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One tag on this hardware.
+
+    + least: how it sits with the least wanted context; None when it does not
+    + context: the largest that its placement allows, 0 when there is none
+    + reason: of the placement, or why there is none
+    """
+
+    model: ModelTag
+    verdict: Verdict
+    least: Choice | None
+    context: int
+    reason: str
+
+
+@dataclass(frozen=True)
+class Fit:
+    """The hardware, what would be chosen there, and every tag."""
+
+    policy: Policy
+    sizing: Sizing
+    rows: tuple[Row, ...]
+
+
+def described(gpus: Iterable[str], ram_gib: float, disk_gib: float | None, cores: int) -> Hardware:
+    """Hardware from names and sizes. Raises UnknownGpu (a ValueError), or ValueError for sizes."""
+    for what, value in (("--ram", ram_gib), ("--disk", disk_gib), ("--cores", cores)):
+        if value is not None and not 0 <= value < 10**7:
+            raise ValueError(f"{what} is {value:g}; give a number from 0 to 10 million")
+    ram_mib = round(ram_gib * GIB_MIB)
+    cards = tuple(card(by_name.find(name), index, ram_mib) for index, name in enumerate(gpus))
+    return Hardware(
+        gpus=cards,
+        ram_mib=ram_mib,
+        cores=cores,
+        disk_free_mib=None if disk_gib is None else round(disk_gib * GIB_MIB),
+    )
+
+
+def card(known: catalog.GpuInfo, index: int, ram_mib: int) -> Gpu:
+    """A card of the catalogue in a host with so much memory."""
+    shared = shared_mib(known.vendor, ram_mib)
+    return Gpu(
+        index=index,
+        name=known.name,
+        vram_mib=shared if known.vram_mib is None else known.vram_mib,
+        compute_capability=known.compute_capability,
+        bandwidth_gb_s=known.bandwidth_gb_s,
+        unified=known.unified,
+        vendor=known.vendor,
+    )
+
+
+def shared_mib(vendor: str, ram_mib: int) -> int:
+    """What a GPU without memory of its own may take of the host's.
+
+    macOS lets Metal have two thirds up to 32 GiB and three quarters above (llama.cpp prints it as
+    recommendedMaxWorkingSetSize: 10923 MiB of 16 GiB, 49152 of 64). Elsewhere all is offered; what
+    the system needs stays free.
+    """
+    if vendor == "apple":
+        return ram_mib * 2 // 3 if ram_mib <= 32 * GIB_MIB else ram_mib * 3 // 4
+    return max(ram_mib - SYSTEM_MIB, 0)
+
+
+def settings_of(data: Iterable[str], given: Mapping[str, object]) -> Settings:
+    """Settings from `key=value` texts and from options that were given (not None).
+
+    Raises SettingsError with a line for each fault.
+    """
+    found: dict[str, object] = {}
+    for text in data:
+        key, _, value = text.partition("=")
+        try:
+            found[key] = json.loads(value)
+        except ValueError:
+            found[key] = value
+    found |= {key: value for key, value in given.items() if value is not None}
+    return read("fit", found)
+
+
+def fit(hardware: Hardware, settings: Settings) -> Fit:
+    """What would be chosen, and how every tag would sit."""
+    wanted = policy(settings)
+    rows = tuple(_row(hardware, wanted, model) for model in reversed(catalog.models()))
+    return Fit(wanted, choose(hardware, wanted), rows)
+
+
+def _row(hardware: Hardware, wanted: Policy, model: ModelTag) -> Row:
+    """The tag wholly on the GPUs, else with layers in host memory, else on the CPU alone."""
+    reason = ""
+    ways: tuple[tuple[Verdict, Literal["gpu", "offload", "cpu"]], ...] = (
+        ("fits", "gpu"),
+        ("offload", "offload"),
+        ("cpu", "cpu"),
+    )
+    for verdict, placement in ways:
+        only = replace(wanted, tag=model.tag, placement=placement, no_gpu="refuse")
+        only = replace(only, offload_min_percent=1, tokens_per_s_min=0.0)
+        exact = replace(only, context_max=only.context_min)
+        sizing = choose(hardware, exact)
+        if sizing.choice and sizing.choice.placement == placement:
+            most = replace(only, context_max=max(model.shape.context_max, only.context_min))
+            widest = choose(hardware, most).choice
+            return Row(
+                model, verdict, sizing.choice, widest.context if widest else 0, sizing.choice.reason
+            )
+        reason = reason or _why(sizing)
+    return Row(model, "too big", None, 0, reason)
+
+
+def _why(sizing: Sizing) -> str:
+    """The reason of the only candidate; without one, of the host."""
+    return next((candidate.reason for candidate in sizing.candidates), sizing.refusal or "")
