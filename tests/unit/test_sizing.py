@@ -87,7 +87,7 @@ def test_blocks_are_dealt_by_free_memory_and_else_packed_back_to_front() -> None
     assert memory.deal((1,) * 29, (1, 1)) == (15, 14)
     assert memory.deal((1,) * 10, (3, 1)) == (8, 2)
     assert memory.fill((1,) * 10, (4, 7)) == (3, 7)
-    assert memory.fill((1,) * 10, (2, 7)) is None
+    assert memory.fill((1,) * 10, (2, 7)) == (2, 7)
     margin = memory.FIT_MARGIN_MIB * MIB
     # Dealt by free memory the small one would get 1 block and its buffer; it has no room.
     blocks = (100 * MIB,) * 10
