@@ -64,13 +64,16 @@ def on_gpus(model: ModelTag, cards: tuple[Gpu, ...], policy: Policy) -> Choice |
     if not cards:
         return "no GPU to put it on"
     tried = tuple(layouts(cards, policy))
+    offer = sum(max(free_mib(card, policy) - FIT_MARGIN_MIB, 0) for card in cards)
     for kv_type in policy.kv_types:
+        least = sum(memory.blocks(model, Load(policy.context_min, policy.parallel, kv_type, 512)))
+        if least > offer * MIB:
+            continue
         for layout in tried:
             if _needed(model, layout, policy, policy.context_min, kv_type):
                 return _grown(model, layout, policy, kv_type)
     load = Load(policy.context_min, policy.parallel, policy.kv_types[-1], 512)
     need = sum(memory.blocks(model, load)) + memory.compute(model.shape, load)
-    offer = sum(max(free_mib(card, policy) - FIT_MARGIN_MIB, 0) for card in cards)
     return (
         f"needs at least {mib(need)} MiB for {wish(policy)} with {load.kv_type} cache, "
         f"{names(cards)} can give {offer} of {sum(card.vram_mib for card in cards)} MiB"

@@ -8,6 +8,7 @@ placement.py, offload.py and memory.py.
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Literal, cast
 
 from r1fleet import advice, catalog
@@ -89,6 +90,7 @@ def _reserve_mib(settings: Settings) -> int:
     return max(settings.vram_reserve_mib, overhead, DESKTOP_MIB if settings.desktop else 0)
 
 
+@lru_cache(maxsize=4096)  # fleets are of few kinds of hosts
 def choose(hardware: Hardware, policy: Policy) -> Sizing:
     """The best model for a host, or why there is none. Never raises for any hardware."""
     usable = _usable(hardware)
