@@ -14,6 +14,7 @@ def warnings(
     return (
         *_forced(choice, policy, unforced),
         *_pinned(choice, policy),
+        *_off_the_gpus(choice, policy),
         *_slow(choice, policy),
         *_advised(choice, hardware),
     )
@@ -33,6 +34,15 @@ def _pinned(choice: Choice, policy: Policy) -> Iterator[str]:
         yield (
             f"{name} is pinned to {pinned[:19]}, which the catalogue does not know: the sizes are "
             f"those of {choice.model.long_name}"
+        )
+
+
+def _off_the_gpus(choice: Choice, policy: Policy) -> Iterator[str]:
+    percent = 100 * choice.layers_on_gpu // choice.layers
+    if choice.placement == "offload" and percent < policy.offload_min_percent:
+        yield (
+            f"only {choice.layers_on_gpu} of {choice.layers} layers ({percent} %) go on the GPUs, "
+            f"offload_min_percent is {policy.offload_min_percent}"
         )
 
 

@@ -9,7 +9,7 @@ these figures, and may cost a layer.
 from r1fleet import catalog, memory
 from r1fleet.catalog import ModelTag
 from r1fleet.memory import FIT_MARGIN_MIB, MIB, SYSTEM_MIB, Load
-from r1fleet.placement import contexts, free_mib, layouts, mib, on_gpus
+from r1fleet.placement import contexts, free_mib, layouts, mib, on_gpus, orders
 from r1fleet.sizing_text import names, wish
 from r1fleet.sizing_types import Choice, Gpu, Hardware, Policy
 
@@ -51,12 +51,6 @@ def _split(
     blocks = memory.blocks(model, load)
     layers, total = sum(counts), model.shape.layers + 1
     off = total - layers
-    percent = 100 * layers // total
-    if percent < policy.offload_min_percent:
-        return (
-            f"only {layers} of {total} layers ({percent} %) go on {names(layout.cards)}, "
-            f"offload_min_percent is {policy.offload_min_percent}"
-        )
     held = memory.slices(blocks, (off, *counts))
     overhead = memory.compute(model.shape, load, first=False)
     on_host = held[0] + memory.host(model, load) + overhead
@@ -64,6 +58,12 @@ def _split(
     if ram > hardware.ram_mib:
         return f"needs {ram} MiB of host memory for the {off} layers that do not fit on " + (
             f"{names(layout.cards)} with {wish(policy)}, there are {hardware.ram_mib}"
+        )
+    percent = 100 * layers // total
+    if percent < policy.offload_min_percent and not policy.tag:
+        return (
+            f"puts only {layers} of {total} layers ({percent} %) on {names(layout.cards)}, "
+            f"offload_min_percent is {policy.offload_min_percent}"
         )
     needed = tuple(mib(size + overhead) if size else 0 for size in held[1:])
     on_gpu = sum(held[1:]) + overhead * sum(1 for size in held[1:] if size)
@@ -97,7 +97,7 @@ def _split(
 def _on_cards(
     model: ModelTag, cards: tuple[Gpu, ...], policy: Policy, load: Load
 ) -> tuple[tuple[int, ...], Load]:
-    """Layers per card, and the load with the batch that Ollama takes there."""
+    """Layers per card, in the order that takes the fewest, and the load with Ollama's batch."""
     flash = policy.flash_attention and all(card.has_flash_attention for card in cards)
     rough = memory.predicted(model, load.context, load.parallel)
     available = sum(card.vram_mib for card in cards) * MIB
@@ -109,7 +109,12 @@ def _on_cards(
     overhead = memory.compute(model.shape, load, first=False)
     margin = FIT_MARGIN_MIB * MIB + overhead
     budgets = tuple(max(free_mib(card, policy) * MIB - margin, 0) for card in cards)
-    return memory.fill(memory.blocks(model, load), budgets), load
+    blocks = memory.blocks(model, load)
+    found = []
+    for order in orders(cards):
+        filled = memory.fill(blocks, tuple(budgets[position] for position in order))
+        found.append(tuple(count for _, count in sorted(zip(order, filled, strict=True))))
+    return min(found, key=sum), load
 
 
 def kept_mib(context: int, policy: Policy) -> int:

@@ -124,27 +124,37 @@ def _needed(
     rough = memory.predicted(model, context, policy.parallel)
     if layout.by_rule and rough > (cards[0].vram_mib - cards[0].context_mib) * MIB * 80 // 100:
         return None
-    # The batch grows with free memory. Taken on the high side: the whole card; and with several
-    # cards the largest batch, so that more memory never makes a plan worse.
-    available = cards[0].vram_mib * MIB if len(cards) == 1 else 0
+    # The batch grows with free memory. Taken on the high side: the whole cards.
+    available = sum(card.vram_mib for card in cards) * MIB
     batch = memory.batch(rough, available, context * policy.parallel) if flash else 512
     load = Load(context, policy.parallel, kv_type, batch, flash=flash, copies=len(cards) > 1)
-    frees = tuple(free_mib(card, policy) * MIB for card in cards)
-    if cards[0].unified:
-        # What stays on the host lies in the same memory.
-        frees = tuple(max(free - memory.host(model, load), 0) for free in frees)
-    return _placed(model, load, frees)
+    # What stays on the host lies in the same memory as a unified GPU's.
+    host = memory.host(model, load) if cards[0].unified else 0
+    frees = tuple(max(free_mib(card, policy) * MIB - host, 0) for card in cards)
+    return _placed(model, load, frees, orders(cards))
+
+
+def orders(cards: tuple[Gpu, ...]) -> tuple[tuple[int, ...], ...]:
+    """The orders in which CUDA may count the cards, as positions: by size, and by index."""
+    count = range(len(cards))
+    by_index = tuple(sorted(count, key=lambda position: cards[position].index))
+    return tuple(dict.fromkeys((tuple(count), tuple(reversed(count)), by_index)))
 
 
 @lru_cache(maxsize=100_000)  # fleets are of few kinds of hosts
-def _placed(model: ModelTag, load: Load, frees: tuple[int, ...]) -> tuple[int, ...] | None:
-    """Bytes per card. Which one CUDA counts as the first is not known: both orders must hold."""
+def _placed(
+    model: ModelTag, load: Load, frees: tuple[int, ...], orders: tuple[tuple[int, ...], ...]
+) -> tuple[int, ...] | None:
+    """Bytes per card, the most of all orders; None when some order has no place for all."""
     blocks, overhead = memory.blocks(model, load), memory.compute(model.shape, load)
-    down = memory.place(blocks, frees, overhead)
-    if len(frees) == 1 or not down:
-        return down
-    up = memory.place(blocks, frees[::-1], overhead)
-    return up and tuple(max(pair) for pair in zip(down, up[::-1], strict=True))
+    most = [0] * len(frees)
+    for order in orders:
+        placed = memory.place(blocks, tuple(frees[position] for position in order), overhead)
+        if placed is None:
+            return None
+        for position, size in zip(order, placed, strict=True):
+            most[position] = max(most[position], size)
+    return tuple(most)
 
 
 def contexts(policy: Policy) -> Iterator[int]:
