@@ -7,7 +7,7 @@ from typing import Literal
 
 from r1fleet import catalog
 from r1fleet.catalog import ModelTag, by_name
-from r1fleet.memory import SYSTEM_MIB
+from r1fleet.hardware import apple_mib, unified_mib
 from r1fleet.settings import Settings, read
 from r1fleet.sizing import Choice, Gpu, Hardware, Policy, Sizing, choose, policy
 
@@ -58,7 +58,7 @@ def described(gpus: Iterable[str], ram_gib: float, disk_gib: float | None, cores
 
 def card(known: catalog.GpuInfo, index: int, ram_mib: int) -> Gpu:
     """A card of the catalogue in a host with so much memory."""
-    shared = shared_mib(known.vendor, ram_mib)
+    shared = apple_mib(ram_mib) if known.vendor == "apple" else unified_mib(ram_mib)
     return Gpu(
         index=index,
         name=known.name,
@@ -68,18 +68,6 @@ def card(known: catalog.GpuInfo, index: int, ram_mib: int) -> Gpu:
         unified=known.unified,
         vendor=known.vendor,
     )
-
-
-def shared_mib(vendor: str, ram_mib: int) -> int:
-    """What a GPU without memory of its own may take of the host's.
-
-    macOS lets Metal have two thirds up to 32 GiB and three quarters above (llama.cpp prints it as
-    recommendedMaxWorkingSetSize: 10923 MiB of 16 GiB, 49152 of 64). Elsewhere all is offered; what
-    the system needs stays free.
-    """
-    if vendor == "apple":
-        return ram_mib * 2 // 3 if ram_mib <= 32 * GIB_MIB else ram_mib * 3 // 4
-    return max(ram_mib - SYSTEM_MIB, 0)
 
 
 def settings_of(data: Iterable[str], given: Mapping[str, object]) -> Settings:

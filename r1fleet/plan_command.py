@@ -9,7 +9,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -38,10 +38,11 @@ def plan(
     # Here and not above: `r1fleet --help` needs none of it.
     from r1fleet.plan_data import SCHEMA, host_rows  # noqa: PLC0415
 
-    report, output, code = _report(inventory, limit, data)
+    report, output = _report(inventory, limit, data)
     if report is None:
-        click.echo(output.rstrip(), err=True)
-        raise SystemExit(WRONG if code in (1, WRONG) else code)
+        click.echo("\n".join(_told(output)), err=True)
+        # pyinfra runs no deploy where no host can be reached at all.
+        raise SystemExit(UNREACHABLE if "No hosts remaining" in output else WRONG)
     rows = host_rows(report["hosts"].values())
     if as_json:
         hosts = {row["host"]: row for row in rows}
@@ -62,12 +63,13 @@ def exit_code(verdicts: Iterable[str]) -> int:
 
 def _report(
     inventory: str, limit: Iterable[str], data: Iterable[str]
-) -> tuple[dict[str, Any] | None, str, int]:
-    """pyinfra's dry run: its report (None when it came to none), what it printed, its exit code."""
+) -> tuple[dict[str, Any] | None, str]:
+    """pyinfra's dry run: its report, None when it came to none, and what it printed."""
     deploy = Path(__file__).with_name("plan_deploy.py")
     with tempfile.TemporaryDirectory() as folder:
         target = Path(folder) / "plan.json"
-        words = [sys.executable, "-m", "pyinfra", inventory, str(deploy), "--dry", "-y"]
+        # --json: no questions about hosts that fail.
+        words = [sys.executable, "-m", "pyinfra", inventory, str(deploy), "--dry", "--json"]
         words += [word for name in limit for word in ("--limit", name)]
         words += [word for pair in (*data, f"report={target}") for word in ("--data", pair)]
         done = subprocess.run(
@@ -80,7 +82,15 @@ def _report(
             check=False,
         )
         report = json.loads(target.read_text()) if target.exists() else None
-    return report, done.stdout, done.returncode
+    return report, done.stdout
+
+
+def _told(output: str) -> Iterator[str]:
+    """What pyinfra said, without its progress."""
+    for line in output.splitlines():
+        is_progress = line.startswith(("-->", "{")) or "Loading: " in line or "] Connected" in line
+        if line.strip() and not is_progress:
+            yield line.strip()
 
 
 def _show(rows: Iterable[Mapping[str, Any]], verbose: bool) -> None:

@@ -92,7 +92,8 @@ class Settings(EngineSettings):
         description="gpu: wholly on the GPUs or refused; offload: the rest in RAM; cpu: RAM alone",
     )
     offload_min_percent: Annotated[int, Field(ge=1, le=100)] = Field(
-        default=10, description="with placement offload: least share of the layers on the GPUs"
+        default=50,
+        description="of the layers on the GPUs, with offload; less is a warning for a forced tag",
     )
     no_gpu: Literal["refuse", "cpu"] = Field(
         default="refuse",

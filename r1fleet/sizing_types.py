@@ -87,7 +87,7 @@ class Policy:
     no_gpu: Literal["refuse", "cpu"] = "refuse"
     cpu_largest_tag: str = "7b"
     placement: Placement = "gpu"
-    offload_min_percent: int = 10
+    offload_min_percent: int = 50
     sizes: tuple[str, ...] = ("671b", "70b", "32b", "14b", "8b", "7b", "1.5b")
     quantisations: tuple[str, ...] = ("q4_K_M",)
     tokens_per_s_min: float = 0.0

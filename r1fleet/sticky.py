@@ -37,10 +37,9 @@ def decide(hardware: Hardware, policy: Policy, probe: Probe) -> Decision:
     sizing, kept_over, notes = choose(hardware, policy), None, []
     recorded = probe.state.get("decision")
     kept = _kept(recorded, hardware, policy) if isinstance(recorded, dict) else None
-    if kept:
-        kept_over = _differs(kept, sizing)
-        sizing = replace(sizing, choice=kept, refusal=None)
-    if kept_over:
+    if kept and (kept_over := _differs(kept, sizing)):
+        # Its warnings were of the day it was made.
+        sizing = replace(sizing, choice=replace(kept, warnings=()), refusal=None)
         notes.append(_note(kept_over, policy))
     notes += _used_by_others(probe, sizing.choice)
     return Decision(sizing, kept_over, tuple(notes))
@@ -77,7 +76,11 @@ def _inputs(hardware: Hardware, policy: Policy, choice: Choice) -> dict[str, Any
     entry = choice.model.model_dump_json().encode()
     return {
         "gpus": [
-            [gpu.name, round(gpu.vram_mib / 1024) * 1024 if gpu.unified else gpu.vram_mib]
+            [
+                gpu.name,
+                round(gpu.vram_mib / 1024) * 1024 if gpu.unified else gpu.vram_mib,
+                gpu.mig_uuid,
+            ]
             for gpu in hardware.gpus
         ],
         "ram_gib": round(hardware.ram_mib / 1024),
@@ -91,7 +94,7 @@ def _plain(value: Choice | Policy) -> dict[str, Any]:
     return {
         field.name: _listed(getattr(value, field.name))
         for field in fields(value)
-        if field.name != "model" or isinstance(value, Policy)
+        if isinstance(value, Policy) or field.name not in ("model", "warnings")
     }
 
 

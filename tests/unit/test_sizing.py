@@ -87,7 +87,7 @@ def test_blocks_are_dealt_by_free_memory_and_else_packed_back_to_front() -> None
     assert memory.deal((1,) * 29, (1, 1)) == (15, 14)
     assert memory.deal((1,) * 10, (3, 1)) == (8, 2)
     assert memory.fill((1,) * 10, (4, 7)) == (3, 7)
-    assert memory.fill((1,) * 10, (2, 7)) is None
+    assert memory.fill((1,) * 10, (2, 7)) == (2, 7)
     margin = memory.FIT_MARGIN_MIB * MIB
     # Dealt by free memory the small one would get 1 block and its buffer; it has no room.
     blocks = (100 * MIB,) * 10
@@ -107,11 +107,11 @@ def host(*vram_mib: int, capability: tuple[int, int] | None = (8, 6)) -> Hardwar
     [
         (host(15360, capability=(7, 5)), "14b", 29696, "f16", False),
         (host(24576), "32b", 17408, "f16", False),
-        (host(24564, 24564, capability=(8, 9)), "70b", 25600, "q8_0", True),
+        (host(24564, 24564, capability=(8, 9)), "70b", 16384, "f16", True),
         (host(81559, capability=(9, 0)), "70b", 32768, "f16", False),
         (host(11264, capability=(6, 1)), "8b", 32768, "f16", False),
         (host(8188), "8b", 25600, "q8_0", False),
-        (host(15360, 15360), "32b", 29696, "f16", True),
+        (host(15360, 15360), "32b", 32768, "f16", True),
     ],
 )
 def test_known_hosts(
