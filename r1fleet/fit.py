@@ -8,6 +8,7 @@ from typing import Literal
 from r1fleet import catalog
 from r1fleet.catalog import ModelTag, by_name
 from r1fleet.hardware import apple_mib, unified_mib
+from r1fleet.placement import CONTEXT_STEP
 from r1fleet.settings import Settings, read
 from r1fleet.sizing import Choice, Gpu, Hardware, Policy, Sizing, choose, policy
 
@@ -107,13 +108,23 @@ def _row(hardware: Hardware, wanted: Policy, model: ModelTag) -> Row:
         exact = replace(only, context_max=only.context_min)
         sizing = choose(hardware, exact)
         if sizing.choice and sizing.choice.placement == placement:
-            most = replace(only, context_max=max(model.shape.context_max, only.context_min))
-            widest = choose(hardware, most).choice
-            return Row(
-                model, verdict, sizing.choice, widest.context if widest else 0, sizing.choice.reason
-            )
+            context = _largest_context(hardware, only, sizing.choice)
+            return Row(model, verdict, sizing.choice, context, sizing.choice.reason)
         reason = reason or _why(sizing)
     return Row(model, "too big", None, 0, reason)
+
+
+def _largest_context(hardware: Hardware, only: Policy, least: Choice) -> int:
+    """The largest context that the model takes in the same placement and type of cache."""
+    low = least.context // CONTEXT_STEP
+    high = max(least.model.shape.context_max // CONTEXT_STEP, low) + 1
+    while high - low > 1:
+        middle = (low + high) // 2
+        tokens = middle * CONTEXT_STEP
+        wish = replace(only, context_min=tokens, context_max=tokens, kv_types=(least.kv_type,))
+        found = choose(hardware, wish).choice
+        low, high = (middle, high) if found else (low, middle)
+    return max(low * CONTEXT_STEP, least.context)
 
 
 def _why(sizing: Sizing) -> str:

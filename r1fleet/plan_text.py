@@ -18,6 +18,8 @@ def print_fit(console: Console, found: Mapping[str, Any]) -> None:
     if found["chosen"]:
         for text in choice_lines(found["chosen"]):
             line(console, escape(text))
+        for text in found["chosen"]["warnings"]:
+            line(console, f"[yellow]warning:[/] {escape(text)}")
     wish = f"context {found['context_min']}"
     if found["parallel"] > 1:
         wish += f" for each of {found['parallel']} requests"
@@ -29,9 +31,7 @@ def print_fit(console: Console, found: Mapping[str, Any]) -> None:
     for row in found["tags"]:
         table.add_row(*_cells(row), style=GOOD.get(row["verdict"], "dim"))
     console.print(table)
-    bases = dict.fromkeys(row["speed_basis"] for row in found["tags"] if row["speed_basis"])
-    for basis in bases:
-        line(console, f"tokens/s: rough, {escape(basis)}")
+    line(console, "tokens/s: rough, by memory bandwidth; --json has the basis of each")
 
 
 def _cells(row: Mapping[str, Any]) -> Iterable[str]:
@@ -103,6 +103,8 @@ def choice_lines(chosen: Mapping[str, Any], download_bytes: int | None = None) -
         )
     else:
         yield f"on the CPU, needs {chosen['ram_mib']} MiB of host memory"
+    if speed:
+        yield f"tokens/s are {chosen['speed_basis']}"
 
 
 def gpu_names(hardware: Mapping[str, Any]) -> str:

@@ -13,7 +13,7 @@ from pyinfra.api.state import StateStage
 
 from r1fleet import outcome
 from r1fleet.outcome import Outcome
-from r1fleet.plan_data import host_plan
+from r1fleet.plan_host import host_plan
 from r1fleet.settings import Settings
 from r1fleet.verify.fingerprint import remembered
 

@@ -36,8 +36,10 @@ def find(name: str) -> GpuInfo:
 
 @cache
 def _names() -> dict[str, GpuInfo]:
-    """Every plain name; where two cards share one, the first stands."""
+    """Every plain name; a card's whole name goes before what another's is short for."""
     names: dict[str, GpuInfo] = {}
+    for card in catalog.gpus():
+        names.setdefault(_plain(card.name), card)
     for card in catalog.gpus():
         for alias in _aliases(card.name):
             names.setdefault(_plain(alias), card)
