@@ -17,7 +17,7 @@ from threading import Timer
 
 from lab.engine.build import EngineDir
 
-TIMEOUT_S = 60.0
+TIMEOUT_S = 180.0
 _PROJECTED = re.compile(r"projected to use (\d+) MiB")
 _DEVICE = re.compile(r"- RPC(\d+) .*\(\s*\d+ =\s*(\d+) \+\s*(\d+) \+\s*(\d+)\)")
 _LAYERS = re.compile(r"- RPC(\d+) .*:\s+(\d+) layers,")

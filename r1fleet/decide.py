@@ -63,5 +63,6 @@ def proof_wanted(settings: Settings, choice: Choice, digest: str) -> SmokeWanted
         prompt=settings.smoke_prompt,
         expect=settings.smoke_expect,
         tokens_per_s_min=settings.tokens_per_s_min,
+        next_smaller=choice.next_smaller,
         load_time_max_s=settings.load_time_max_s,
     )

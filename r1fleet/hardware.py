@@ -1,7 +1,10 @@
 """What sizing needs of a host, from its probe: from the driver, else estimated from PCI ids."""
 
+import re
+from dataclasses import replace
+
 from r1fleet import catalog
-from r1fleet.hostfacts import AMD, INTEL, PciDevice, Probe, SmiGpu
+from r1fleet.hostfacts import AMD, INTEL, MigInstance, PciDevice, Probe, SmiGpu
 from r1fleet.memory import MIB
 from r1fleet.sizing_types import Gpu, Hardware
 
@@ -47,7 +50,27 @@ def apple_mib(ram_mib: int) -> int:
 
 def _report(probe: Probe) -> tuple[Gpu, ...]:
     by_address = {device.bdf.lower(): device for device in probe.nvidia_gpus}
-    return tuple(_of_row(row, by_address.get(_bdf(row.bus_id)), probe) for row in probe.driver.gpus)
+    found: list[Gpu] = []
+    for row in probe.driver.gpus:
+        card = _of_row(row, by_address.get(_bdf(row.bus_id)), probe)
+        parts = [part for part in probe.driver.mig if part.gpu_index == row.index]
+        found += [_instance(card, part) for part in parts] or [card]
+    return tuple(found)
+
+
+def _instance(card: Gpu, part: MigInstance) -> Gpu:
+    """A part of a card. Its profile names the nominal GB: a few percent are missing from them
+    (1g.5gb has 4864 MiB, 3g.40gb 40192)."""
+    nominal = re.search(r"(\d+)gb", part.profile)
+    mib = int(nominal[1]) * 1024 * 95 // 100 if nominal else 0
+    share = mib / card.vram_mib if card.vram_mib else 0
+    return replace(
+        card,
+        name=f"{card.name} MIG {part.profile}",
+        vram_mib=mib,
+        bandwidth_gb_s=round(card.bandwidth_gb_s * share, 1) if card.bandwidth_gb_s else None,
+        mig_uuid=part.uuid,
+    )
 
 
 def _of_row(row: SmiGpu, device: PciDevice | None, probe: Probe) -> Gpu:

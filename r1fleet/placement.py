@@ -32,13 +32,13 @@ class Layout:
 
 def layouts(cards: tuple[Gpu, ...], policy: Policy) -> Iterator[Layout]:
     """The layouts to try, in order; the cards come largest first."""
-    # A process can use one MIG instance and nothing beside it.
-    instances = tuple(card for card in cards if card.mig_uuid)
-    cards = tuple(card for card in cards if not card.mig_uuid)
-    if cards:
-        yield from _layouts_of_cards(cards, policy, bool(instances))
-    for instance in instances:
-        yield Layout((instance,), hides_others=len(instances) > 1 or bool(cards))
+    # A process can use one MIG instance and nothing beside it; Ollama mixes no vendors in a model.
+    for vendor in dict.fromkeys(card.vendor for card in cards):
+        group = tuple(card for card in cards if card.vendor == vendor and not card.mig_uuid)
+        if group:
+            yield from _layouts_of_cards(group, policy, len(group) < len(cards))
+    for instance in (card for card in cards if card.mig_uuid):
+        yield Layout((instance,), hides_others=len(cards) > 1)
 
 
 def _layouts_of_cards(

@@ -93,7 +93,7 @@ def _reserve_mib(settings: Settings) -> int:
 @lru_cache(maxsize=4096)  # fleets are of few kinds of hosts
 def choose(hardware: Hardware, policy: Policy) -> Sizing:
     """The best model for a host, or why there is none. Never raises for any hardware."""
-    usable = _usable(hardware)
+    usable = tuple(sorted((gpu for gpu in hardware.gpus if gpu.usable), key=_largest_first))
     choice: Choice | None = None
     candidates: tuple[Candidate, ...] = ()
     if policy.placement != "cpu":
@@ -106,14 +106,6 @@ def choose(hardware: Hardware, policy: Policy) -> Sizing:
         return Sizing(hardware, None, candidates, _refusal(hardware, usable, policy))
     warnings = advice.warnings(choice, hardware, policy, _unforced(choice, hardware, policy))
     return Sizing(hardware, replace(choice, warnings=warnings), candidates)
-
-
-def _usable(hardware: Hardware) -> tuple[Gpu, ...]:
-    """The GPUs that a model can be put on, largest first. Ollama mixes no vendors in one model."""
-    cards = [gpu for gpu in hardware.gpus if gpu.usable]
-    vendors = [gpu.vendor for gpu in cards]
-    vendor = "nvidia" if "nvidia" in vendors else vendors[0] if vendors else ""
-    return tuple(sorted((gpu for gpu in cards if gpu.vendor == vendor), key=_largest_first))
 
 
 def _cpu_allowed(policy: Policy) -> bool:

@@ -36,7 +36,7 @@ class SmokeWanted:
     + context: tokens per request that were planned
     + keep_alive: Ollama's value, "-1", "300" (seconds) or "5m"
     + expect: text that the answer must hold, in any case
-    + tokens_per_s_min: 0 asks for no speed
+    + tokens_per_s_min: 0 asks for no speed; next_smaller: the tag to propose when it is missed
     + load_time_max_s, answer_time_max_s: seconds
     """
 
@@ -49,6 +49,7 @@ class SmokeWanted:
     prompt: str
     expect: str
     tokens_per_s_min: float = 0.0
+    next_smaller: str | None = None
     load_time_max_s: float = 600.0
     answer_time_max_s: float = 600.0
 
@@ -229,9 +230,10 @@ def _deltas(body: str) -> Iterator[dict[str, Any]]:
 
 def _speed_faults(want: SmokeWanted, speed: float, load_s: float) -> Iterator[Fault]:
     if 0 < want.tokens_per_s_min > speed:
+        smaller = f"set tag to {want.next_smaller}" if want.next_smaller else "use a faster GPU"
         yield Fault(
             f"{speed:.1f} tokens/s, tokens_per_s_min is {want.tokens_per_s_min:g}",
-            "look for other work on the GPU (`nvidia-smi`) or lower the limit",
+            f"look for other work on the GPU (`nvidia-smi`), {smaller}, or lower the limit",
         )
     if load_s > want.load_time_max_s:
         yield Fault(
