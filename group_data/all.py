@@ -43,9 +43,7 @@ size_order = ["671b", "70b", "32b", "14b", "8b", "7b", "1.5b"]  # may be chosen,
 quantisations = ["q4_K_M"]  # of a size, best first: q4_K_M, q8_0, fp16
 kv_cache_types = ["f16", "q8_0"]  # cache types allowed, best first; ollama_kv_cache_type forces one
 placement = "gpu"  # gpu: wholly on the GPUs or refused; offload: the rest in RAM; cpu: RAM alone
-offload_min_percent = (
-    50  # of the layers on the GPUs, with offload; less is a warning for a forced tag
-)
+offload_min_percent = 50  # of the layers on the GPUs, with offload; a forced tag may have less
 no_gpu = "refuse"  # where GPUs can hold no model: refuse, or cpu: as placement cpu there
 cpu_largest_tag = "7b"  # the largest on a CPU by placement or no_gpu; tag may force more
 vram_reserve_mib = 0  # MiB of each GPU that the plan leaves to others
