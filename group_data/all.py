@@ -23,7 +23,7 @@ ollama_gpu_overhead = 0  # bytes of each GPU that are left to others
 ollama_load_timeout = "5m"  # a load that stalls so long is ended
 ollama_noprune = False  # keep unused blobs when the engine starts
 ollama_no_cloud = True  # no remote inference, no web search
-https_proxy = None  # proxy for downloads, http://host:port
+https_proxy = None  # proxy for downloads on the host, http://host:port
 no_proxy = None  # hosts that are reached without the proxy
 extra_env = {}  # further variables of the engine
 

@@ -53,7 +53,8 @@ class Driver:
     uvm_loaded: bool
     on_disk: str | None
     library: str | None
-    nouveau: bool
+    nouveau: bool  # or nova_core: the kernel's own driver is there
+    blacklisted_at_boot: bool  # our blacklist was there before this boot
     smi_rc: int
     gpus: tuple[SmiGpu, ...]
     processes: tuple[ComputeProcess, ...]
@@ -68,10 +69,8 @@ class Unit:
     sub: str = "dead"
     result: str = "success"
     invocation: str = ""
-    restarts: int = 0
     enabled: bool = False
     needs_reload: bool = False
-    fragment: str = ""
 
 
 @dataclass(frozen=True)
@@ -115,6 +114,7 @@ class Probe:
     boot_id: str
     cores: int
     virtualisation: str
+    is_root: bool  # whether our commands have root's rights
     ram_mib: int
     pci: tuple[PciDevice, ...]
     driver: Driver

@@ -79,6 +79,7 @@ def _read(sections: dict[str, list[str]]) -> Probe:
         boot_id=machine[2],
         cores=_int(machine[3]) or 1,
         virtualisation=machine[4] or "none",
+        is_root=sections["login"] == ["0"],
         ram_mib=_memory_mib(sections["memory"], "MemTotal"),
         pci=tuple(_pci(line) for line in sections["pci"] if len(line.split()) == 7),
         driver=_driver(sections),
@@ -100,7 +101,19 @@ def _read(sections: dict[str, list[str]]) -> Probe:
 
 
 SECTIONS = (
-    *("os", "machine", "memory", "pci", "module", "gpus", "compute", "packages", "tools", "user"),
+    *(
+        "os",
+        "machine",
+        "login",
+        "memory",
+        "pci",
+        "module",
+        "gpus",
+        "compute",
+        "packages",
+        "tools",
+        "user",
+    ),
     *("units", "engine", "files", "models", "api", "state", "end"),
 )
 
@@ -179,6 +192,7 @@ def _driver(sections: dict[str, list[str]]) -> Driver:
         on_disk=_first(facts.get("disk")),
         library=_first(facts.get("library")),
         nouveau="nouveau" in others or "nova_core" in others,
+        blacklisted_at_boot="blacklist" in facts,
         smi_rc=smi_rc,
         gpus=tuple(gpu for row in rows if (gpu := _smi_gpu(row))),
         processes=tuple(
@@ -238,10 +252,8 @@ def _units(lines: list[str]) -> dict[str, Unit]:
                 sub=facts.get("SubState", ""),
                 result=facts.get("Result", ""),
                 invocation=facts.get("InvocationID", ""),
-                restarts=_int(facts.get("NRestarts", "")) or 0,
                 enabled=facts.get("UnitFileState") == "enabled",
                 needs_reload=facts.get("NeedDaemonReload") == "yes",
-                fragment=facts.get("FragmentPath", ""),
             )
     return units
 

@@ -118,7 +118,7 @@ class Settings(BaseModel):
     )
     ollama_no_cloud: bool = Field(default=True, description="no remote inference, no web search")
     https_proxy: Annotated[str, AfterValidator(check.proxy)] | None = Field(
-        default=None, description="proxy for downloads, http://host:port"
+        default=None, description="proxy for downloads on the host, http://host:port"
     )
     no_proxy: Line | None = Field(
         default=None, description="hosts that are reached without the proxy"
@@ -232,6 +232,13 @@ class Settings(BaseModel):
     def listens_beyond_loopback(self) -> bool:
         """Whether others can reach the engine, which asks nobody for a password."""
         return not self.loopback
+
+    @property
+    def proxies(self) -> dict[str, str]:
+        """The environment of downloads and of the package manager."""
+        names = {"https_proxy": self.https_proxy, "http_proxy": self.https_proxy}
+        names["no_proxy"] = self.no_proxy
+        return {name: value for name, value in names.items() if value and self.https_proxy}
 
     @property
     def base_url(self) -> str:

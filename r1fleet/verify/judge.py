@@ -174,6 +174,12 @@ def needs_load(probe: Probe, digest: str, keep_alive: str) -> bool:
     return keep_alive.startswith("-") and _row(probe.loaded, digest) is None
 
 
+def keep_alive_json(keep_alive: str) -> str | int:
+    """OLLAMA_KEEP_ALIVE as a request's keep_alive: plain numbers are seconds and go as numbers
+    (Ollama refuses "-1" as a text without a unit), others are durations."""
+    return int(keep_alive) if keep_alive.lstrip("-").isdigit() else keep_alive
+
+
 def _row_faults(want: SmokeWanted, found: Answers, row: LoadedModel | None) -> Iterator[Fault]:
     if row is None:
         others = ", ".join(f"{other.name} {other.digest[:12]}" for other in found.loaded)
