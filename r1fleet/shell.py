@@ -12,7 +12,9 @@ def receive(path: str, content: str) -> str:
     standard input it shows in no process list, log or file that others can read.
     """
     fresh = shlex.quote(f"{path}.new")
-    digest = hashlib.sha256(content.encode()).hexdigest()
+    # pyinfra ends what it sends with a line break.
+    sent = content if content.endswith("\n") else f"{content}\n"
+    digest = hashlib.sha256(sent.encode()).hexdigest()
     return (
         f"umask 077; cat >{fresh} || exit 1\n"
         f'[ "$(sha256sum <{fresh})" = "{digest}  -" ] || {{ rm -f {fresh};'

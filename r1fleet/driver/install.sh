@@ -5,18 +5,30 @@ export DEBIAN_FRONTEND=noninteractive
 why() { echo "$1" >&2; exit 1; }
 apt() { apt-get -qq -o DPkg::Lock::Timeout=600 -o Dpkg::Use-Pty=0 "$@"; }
 
-# NVIDIA's packages depend on Debian's contrib: taken from the archive that the host already uses,
-# with its own key, because apt reads nothing any more when two entries disagree about that.
+# NVIDIA's packages depend on Debian's contrib. The host's own entries for Debian are copied with
+# that component, in their own form and with their own keys: apt reads nothing any more when two
+# entries for one archive disagree about the key.
 add_contrib() {
-  list=/etc/apt/sources.list.d/r1fleet-contrib.list
-  apt-get indextargets --format '$(COMPONENT)|$(LABEL)|$(REPO_URI)|$(CODENAME)|$(SIGNED_BY)' |
-    while IFS='|' read -r component label uri codename key; do
-      [ "$component $label" = "main Debian" ] || continue
-      echo "deb ${key:+[signed-by=$key] }$uri $codename contrib"
-    done | sort -u >"$list"
-  if ! apt-get indextargets >/dev/null 2>&1; then
-    rm -f "$list"
-    why "contrib could not be added to the apt sources: add it by hand"
+  new=/etc/apt/sources.list.d/r1fleet-contrib
+  rm -f "$new.list" "$new.sources"
+  apt-get indextargets --format '$(LABEL)|$(REPO_URI)' | sed -n 's/^Debian|//p' | sort -u |
+    while read -r uri; do
+      uri=${uri%/}
+      cat /etc/apt/sources.list /etc/apt/sources.list.d/*.list 2>/dev/null |
+        awk -v uri="$uri" '/^deb / && / main/ && (index($0, uri " ") || index($0, uri "/ ")) {
+          sub(/ main.*$/, " contrib"); print }' >>"$new.list"
+      for file in /etc/apt/sources.list.d/*.sources; do
+        [ -e "$file" ] && awk -v uri="$uri" 'BEGIN { RS = ""; ORS = "\n\n" }
+          /Components:[^\n]*main/ && !/Enabled: *no/ &&
+          (index($0, uri "\n") || index($0, uri "/\n") || index($0, uri " ")) {
+            sub(/Components:[^\n]*/, "Components: contrib"); print }' "$file"
+      done >>"$new.sources"
+    done
+  [ -s "$new.list" ] || rm -f "$new.list"
+  [ -s "$new.sources" ] || rm -f "$new.sources"
+  if ! apt-get indextargets >/dev/null 2>&1; then # it cannot read its own sources
+    rm -f "$new.list" "$new.sources"
+    why "contrib could not be added to the apt sources: add it by hand, then run again"
   fi
 }
 

@@ -154,7 +154,8 @@ def look(host: Host, want: ModelWanted) -> Seen:
         "R1_PATTERN": "*-partial" if api else "*",
         "R1_URL": f"{want.repository_url}/manifests/{want.tag}",
     }
-    environment = "".join(f"{name}={env_quote(value)}\n" for name, value in want.proxies.items())
+    lines = [f"{name}={env_quote(value)}\n" for name, value in want.proxies.items()]
+    environment = "".join(["# for downloads\n", *lines])  # nothing at all would not be sent
     # A proxy may carry a password: it goes by a file that only root reads, never by a command line.
     place = write_file(f"{paths.PULL_DIR}/proxy", environment, mode="600")
     script = f"{assign(values)}({place}) || exit 1\nset -a; . {paths.PULL_DIR}/proxy\n{_LOOK}"
