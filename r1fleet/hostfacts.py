@@ -1,5 +1,6 @@
 """What is known of a host: typed, plain objects that the probe fills and the planners read."""
 
+import json
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -96,6 +97,16 @@ class LoadedModel:
     size_vram_bytes: int
     context: int | None
 
+    @classmethod
+    def from_row(cls, row: dict[str, Any]) -> "LoadedModel":
+        return cls(
+            name=str(row.get("name", "")),
+            digest=str(row.get("digest", "")).removeprefix("sha256:"),
+            size_bytes=int(row.get("size") or 0),
+            size_vram_bytes=int(row.get("size_vram") or 0),
+            context=row.get("context_length"),
+        )
+
     @property
     def residency(self) -> float:
         """Share of the model in VRAM, 0 to 1."""
@@ -137,3 +148,12 @@ class Probe:
 
     def unit(self, name: str) -> Unit:
         return self.units.get(name, Unit())
+
+
+def json_object(text: str) -> dict[str, Any]:
+    """A JSON object, or {} when the text is none: what is damaged counts as absent."""
+    try:
+        value = json.loads(text)
+    except ValueError:
+        return {}
+    return value if isinstance(value, dict) else {}

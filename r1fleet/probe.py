@@ -1,10 +1,8 @@
 """The probe: one remote command per host that returns all a run needs to know of it."""
 
-import json
 from collections.abc import Iterable
 from functools import cache
 from importlib import resources
-from typing import Any
 
 from pyinfra.api import FactBase
 
@@ -18,6 +16,7 @@ from r1fleet.hostfacts import (
     Probe,
     SmiGpu,
     Unit,
+    json_object,
 )
 from r1fleet.shell import assign
 
@@ -69,7 +68,7 @@ def _read(sections: dict[str, list[str]]) -> Probe:
     }
     machine = [*sections["machine"], "", "", "", "", ""]
     units = _units(sections["units"])
-    api = [_json(line) for line in sections["api"] if line.strip()]
+    api = [json_object(line) for line in sections["api"] if line.strip()]
     return Probe(
         distro=os_release.get("ID", "unknown"),
         distro_version=os_release.get("VERSION_ID", ""),
@@ -94,9 +93,12 @@ def _read(sections: dict[str, list[str]]) -> Probe:
         models=_models(sections["models"]),
         engine_version=next((item["version"] for item in api if "version" in item), None),
         loaded=tuple(
-            _loaded(row) for item in api for row in item.get("models") or () if "digest" in row
+            LoadedModel.from_row(row)
+            for item in api
+            for row in item.get("models") or ()
+            if "digest" in row
         ),
-        state=_json("\n".join(sections["state"])),
+        state=json_object("\n".join(sections["state"])),
     )
 
 
@@ -144,15 +146,6 @@ def _pairs(lines: Iterable[str]) -> list[tuple[str, str]]:
     """`sha256sum` lines as (digest, path)."""
     split = (line.split(None, 1) for line in lines)
     return [(parts[0], parts[1].lstrip("*")) for parts in split if len(parts) == 2]
-
-
-def _json(text: str) -> dict[str, Any]:
-    """An object, or {} when there is none: a damaged record is treated as no record."""
-    try:
-        value = json.loads(text)
-    except ValueError:
-        return {}
-    return value if isinstance(value, dict) else {}
 
 
 def _memory_mib(lines: list[str], key: str) -> int:
@@ -285,13 +278,3 @@ def _models(lines: list[str]) -> ModelStore:
             size, path = rest.split(" ", 1)
             blobs[path.rsplit("/", 1)[1]] = _int(size) or 0
     return ModelStore(kind, owner, size_kib * 1024, free_kib * 1024, mount, manifests, blobs)
-
-
-def _loaded(row: dict[str, Any]) -> LoadedModel:
-    return LoadedModel(
-        name=str(row.get("name", "")),
-        digest=str(row["digest"]),
-        size_bytes=int(row.get("size") or 0),
-        size_vram_bytes=int(row.get("size_vram") or 0),
-        context=row.get("context_length"),
-    )
