@@ -1,6 +1,5 @@
 # make demo: the lab and the main job on it.  make test: all checks and tests.
 BIN = .venv/bin
-export PYTHONDONTWRITEBYTECODE = 1
 
 .PHONY: demo test check unit lab-test lab-up lab-down bench venv lock
 

@@ -122,7 +122,8 @@ def run_deploy(hosts: Places, *flags: str) -> tuple[str, float]:
             _, status, usage = os.wait4(process.pid, 0)
         process.returncode = os.waitstatus_to_exitcode(status)
         text = log.read_text()
-        verdicts = {row["verdict"] for row in json.loads(report.read_text())["hosts"].values()}
+        told = json.loads(report.read_text()) if report.exists() else {"hosts": {}}
+        verdicts = {row["verdict"] for row in told["hosts"].values()}
     if process.returncode or verdicts != {"as wanted"}:
         raise SystemExit(f"not a run without changes ({verdicts}):\n{text}")
     return text, usage.ru_maxrss * 1024 / 1e6
@@ -160,8 +161,15 @@ class Proxies:
         }
 
     def __exit__(self, *_: object) -> None:
+        asyncio.run_coroutine_threadsafe(self._end(), self.loop).result()
         self.loop.call_soon_threadsafe(self.loop.stop)
         self.thread.join()
+        self.loop.close()
+
+    async def _end(self) -> None:
+        """Let what is under way end: the hosts close their side soon after the client."""
+        if tasks := asyncio.all_tasks() - {asyncio.current_task()}:
+            await asyncio.wait(tasks, timeout=10)
 
     async def _serve(self, address: str, port: int) -> tuple[str, int]:
         async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -169,8 +177,8 @@ class Proxies:
             await asyncio.gather(delay(reader, far_writer), delay(far_reader, writer))
 
         server = await asyncio.start_server(connected, "127.0.0.1", 0)
-        host, port = server.sockets[0].getsockname()[:2]
-        return host, port
+        here: tuple[str, int] = server.sockets[0].getsockname()[:2]
+        return here
 
 
 async def delay(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -17,13 +17,13 @@ ollama_max_queue = 512  # requests that may wait
 ollama_context_length = None  # tokens; None: the largest from context_min to context_max that fits
 ollama_kv_cache_type = None  # f16, q8_0 or q4_0; None: f16 where it fits, else q8_0
 ollama_flash_attention = None  # None: where the GPU has it
-ollama_max_loaded_models = None  # None: 1, the one that was planned
+ollama_max_loaded_models = None  # None: the planned one and extra_models
 ollama_sched_spread = None  # spread over all GPUs; None: where one is not enough
 ollama_gpu_overhead = 0  # bytes of each GPU that are left to others
 ollama_load_timeout = "5m"  # a load that stalls so long is ended
 ollama_noprune = False  # keep unused blobs when the engine starts
 ollama_no_cloud = True  # no remote inference, no web search
-https_proxy = None  # proxy for downloads, http://host:port
+https_proxy = None  # proxy for downloads on the host, http://host:port
 no_proxy = None  # hosts that are reached without the proxy
 extra_env = {}  # further variables of the engine
 
@@ -43,9 +43,7 @@ size_order = ["671b", "70b", "32b", "14b", "8b", "7b", "1.5b"]  # may be chosen,
 quantisations = ["q4_K_M"]  # of a size, best first: q4_K_M, q8_0, fp16
 kv_cache_types = ["f16", "q8_0"]  # cache types allowed, best first; ollama_kv_cache_type forces one
 placement = "gpu"  # gpu: wholly on the GPUs or refused; offload: the rest in RAM; cpu: RAM alone
-offload_min_percent = (
-    50  # of the layers on the GPUs, with offload; less is a warning for a forced tag
-)
+offload_min_percent = 50  # of the layers, on GPUs, with offload; less: a warning if tag is forced
 no_gpu = "refuse"  # where GPUs can hold no model: refuse, or cpu: as placement cpu there
 cpu_largest_tag = "7b"  # the largest on a CPU by placement or no_gpu; tag may force more
 vram_reserve_mib = 0  # MiB of each GPU that the plan leaves to others

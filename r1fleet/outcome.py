@@ -26,7 +26,8 @@ class Outcome:
 
     probe: Probe | None = None
     sizing: Sizing | None = None
-    pending: list[str] = field(default_factory=list)  # what a dry run found to do
+    pending: list[str] | None = None  # what a dry run found to do; None: it did not look
+    refusal: str | None = None  # why a dry run would stop there
     changes: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     smoke: Smoke | None = None

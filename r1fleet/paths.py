@@ -16,6 +16,9 @@ PRELOAD = f"{LIB}/preload"
 MODPROBE_CONF = "/etc/modprobe.d/r1fleet-nvidia.conf"
 MODULES_LOAD_CONF = "/etc/modules-load.d/r1fleet-nvidia.conf"
 
+# There from before a change of what the engine reads until its restart; gone after a boot.
+RESTART_MARK = "/run/r1fleet/restart"
+
 PULL_UNIT = "r1fleet-pull.service"
 
 # Every file whose content is compared with what the settings ask for.

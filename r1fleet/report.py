@@ -14,7 +14,6 @@ from pyinfra.api.state import StateStage
 from r1fleet import outcome
 from r1fleet.outcome import Outcome
 from r1fleet.settings import Settings
-from r1fleet.verify.fingerprint import remembered
 
 SCHEMA = 1
 
@@ -67,7 +66,7 @@ def row_of(
 ) -> dict[str, Any]:
     """A row of the report: what is known of one host at the end of the run."""
     choice = found.sizing.choice if found.sizing else None
-    smoke = found.smoke or (remembered(found.probe.state) if found.probe else None)
+    smoke = found.smoke  # of this run, or remembered and still standing
     model = choice.model if choice else None
     return {
         "host": host,
@@ -84,7 +83,7 @@ def row_of(
         "load_s": round(smoke.load_s, 2) if smoke else None,
         "verified_at": smoke.at if smoke else None,
         "digest": smoke.digest if smoke else None,
-        "changes": found.changes if executed else found.pending,
+        "changes": found.changes if executed else found.pending or [],
         "warnings": found.warnings,
         "verdict": _verdict(found, reached, failed, executed),
         "reason": _reason(found, reached, failed),
@@ -99,10 +98,18 @@ def _verdict(found: Outcome, reached: bool, failed: bool, executed: bool) -> str
     if found.sizing is not None and found.sizing.choice is None:
         return "refused"
     if not executed:
-        return "would change" if found.pending else "as wanted"
+        return _planned(found)
     if found.done:
         return "changed" if found.changes else "as wanted"
     return "not finished"
+
+
+def _planned(found: Outcome) -> str:
+    if found.refusal:
+        return "refused"
+    if found.pending is None:
+        return "not looked at"
+    return "would change" if found.pending else "as wanted"
 
 
 def _reason(found: Outcome, reached: bool, failed: bool) -> str | None:
@@ -112,6 +119,8 @@ def _reason(found: Outcome, reached: bool, failed: bool) -> str | None:
         return found.failure
     if failed:
         return "see the lines above"
+    if found.refusal:
+        return found.refusal
     if found.sizing is not None and found.sizing.choice is None:
         return found.sizing.refusal
     return None

@@ -93,7 +93,7 @@ class Settings(EngineSettings):
     )
     offload_min_percent: Annotated[int, Field(ge=1, le=100)] = Field(
         default=50,
-        description="of the layers on the GPUs, with offload; less is a warning for a forced tag",
+        description="of the layers, on GPUs, with offload; less: a warning if tag is forced",
     )
     no_gpu: Literal["refuse", "cpu"] = Field(
         default="refuse",

@@ -3,18 +3,17 @@
 Faults are sentences for people: what was seen, what was wanted, what to do.
 """
 
-import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
-from r1fleet.hostfacts import LoadedModel, Probe
+from r1fleet.hostfacts import LoadedModel, Probe, json_object
 from r1fleet.outcome import Smoke
 
 LOG = "see `journalctl -u ollama`"
 SPILLED = "lower context_max or ollama_num_parallel, or take a smaller tag; " + LOG
 NO_GPU = "restart ollama, which looks for GPUs once per start; " + LOG
-SECTIONS = ("load", "chat", "stream", "ps", "compute", "end")
+SECTIONS = ("preload", "load", "chat", "stream", "ps", "compute", "end")
 
 
 class Fault(NamedTuple):
@@ -69,7 +68,7 @@ class Reply:
     @property
     def fields(self) -> dict[str, Any]:
         """The body as an object; {} when it is none."""
-        return _object(self.body)
+        return json_object(self.body)
 
     @property
     def error(self) -> str:
@@ -83,7 +82,9 @@ class Reply:
 
 @dataclass(frozen=True)
 class Answers:
-    """What smoke.sh brought back."""
+    """What smoke.sh brought back. `preload_s`: how long the last preload took, 0 without one."""
+
+    preload_s: float
 
     load: Reply
     chat: Reply
@@ -112,11 +113,13 @@ def parse(text: str) -> Answers:
     if missing := [name for name in SECTIONS if name not in sections]:
         raise ValueError(f"the answer has no section {', '.join(missing)}")
     rows = _reply(sections["ps"]).fields.get("models")
+    preload = json_object("\n".join(sections["preload"]))
     return Answers(
+        preload_s=float(preload.get("load_duration") or 0) / 1e9,
         load=_reply(sections["load"]),
         chat=_reply(sections["chat"]),
         stream=_reply(sections["stream"]),
-        loaded=tuple(_loaded(row) for row in rows or () if isinstance(row, dict)),
+        loaded=tuple(LoadedModel.from_row(row) for row in rows or () if isinstance(row, dict)),
         compute=tuple(
             cells[1].strip() for line in sections["compute"] if len(cells := line.split(",")) == 3
         ),
@@ -133,6 +136,7 @@ def judge(want: SmokeWanted, found: Answers, at: str) -> Verdict:
     answer, thinking = str(message.get("content", "")), str(message.get("thinking") or "")
     speed = _per_second(chat)
     load_s = float(found.load.fields.get("load_duration") or 0) / 1e9 or found.load.seconds
+    load_s = max(load_s, found.preload_s)
     row = _row(found.loaded, want.digest)
     faults = [  # causes before effects: the first one is the host's reason
         *_row_faults(want, found, row),
@@ -168,6 +172,12 @@ def check_loaded(probe: Probe, digest: str, placement: str) -> Fault | None:
 def needs_load(probe: Probe, digest: str, keep_alive: str) -> bool:
     """Whether a model that is to stay loaded for ever is not."""
     return keep_alive.startswith("-") and _row(probe.loaded, digest) is None
+
+
+def keep_alive_json(keep_alive: str) -> str | int:
+    """OLLAMA_KEEP_ALIVE as a request's keep_alive: plain numbers are seconds and go as numbers
+    (Ollama refuses "-1" as a text without a unit), others are durations."""
+    return int(keep_alive) if keep_alive.lstrip("-").isdigit() else keep_alive
 
 
 def _row_faults(want: SmokeWanted, found: Answers, row: LoadedModel | None) -> Iterator[Fault]:
@@ -219,7 +229,7 @@ def _stream_faults(want: SmokeWanted, stream: Reply) -> Iterator[Fault]:
 
 def _deltas(body: str) -> Iterator[dict[str, Any]]:
     for line in body.splitlines():
-        for choice in _object(line.removeprefix("data:")).get("choices") or ():
+        for choice in json_object(line.removeprefix("data:")).get("choices") or ():
             yield choice.get("delta") or {}
 
 
@@ -269,21 +279,3 @@ def _per_second(chat: dict[str, Any]) -> float:
 def _reply(lines: list[str]) -> Reply:
     code, _, seconds = (lines[0] if lines else "000 0").partition(" ")
     return Reply(code, float(seconds or 0), "\n".join(lines[1:]))
-
-
-def _object(text: str) -> dict[str, Any]:
-    try:
-        value = json.loads(text)
-    except ValueError:
-        return {}
-    return value if isinstance(value, dict) else {}
-
-
-def _loaded(row: dict[str, Any]) -> LoadedModel:
-    return LoadedModel(
-        name=str(row.get("name", "")),
-        digest=str(row.get("digest", "")).removeprefix("sha256:"),
-        size_bytes=int(row.get("size") or 0),
-        size_vram_bytes=int(row.get("size_vram") or 0),
-        context=row.get("context_length"),
-    )

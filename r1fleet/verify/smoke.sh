@@ -13,13 +13,17 @@ ask() { # ask SECTION LIMIT_S PATH [BODY]
   : >"$dir/body"
   path=$3 limit=$2
   if [ $# -gt 3 ]; then printf '%s' "$4" >"$dir/ask"; set -- -d "@$dir/ask"; else set --; fi
-  curl -sSN -m "$limit" -o "$dir/body" -w '%{http_code} %{time_total}\n' \
+  curl -sSN --noproxy '*' -m "$limit" -o "$dir/body" -w '%{http_code} %{time_total}\n' \
     -H 'Content-Type: application/json' "$@" "$R1_URL$path" 2>"$dir/error"
   cat "$dir/body" "$dir/error"
   echo
 }
 
 {
+  # How long the preload took: a model that is there already loads in no time.
+  echo "@@preload"
+  cat /run/r1fleet-preload/answer.json
+  echo
   ask load "$R1_LOAD_S" /api/generate "$R1_LOAD"
   ask chat "$R1_ASK_S" /api/chat "$R1_CHAT"
   ask stream "$R1_ASK_S" /v1/chat/completions "$R1_STREAM"

@@ -1,7 +1,6 @@
 """Tests on booted hosts: they run the main job as a user does and then look at the hosts."""
 
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -69,7 +68,6 @@ class Lab:
             stdout=subprocess.PIPE,
             stderr=stderr,
             text=True,
-            env=os.environ | {"PYTHONDONTWRITEBYTECODE": "1"},
         )
 
     def deploy(self, *flags: str, dry: bool = False) -> Run:

@@ -54,10 +54,12 @@ def answers(
     stream: str = f"200 2.0\n{sse(DELTAS)}",
     rows: list[dict[str, Any]] | None = None,
     compute: str = f"4711, {ENGINE}, 18000",
+    preload: str = "",
 ) -> str:
     ps = json.dumps({"models": [ROW] if rows is None else rows})
     return (
-        f"@@load\n{load}\n@@chat\n{chat}\n@@stream\n{stream}\n@@ps\n200 0.1\n{ps}\n"
+        f"@@preload\n{preload}\n@@load\n{load}\n@@chat\n{chat}\n@@stream\n{stream}\n"
+        f"@@ps\n200 0.1\n{ps}\n"
         f"@@compute\n{compute}\n@@end\n"
     )
 
@@ -142,6 +144,17 @@ def test_limits_of_speed_and_load_time() -> None:
     assert faults(replace(WANT, tokens_per_s_min=0)) == []
 
 
+def test_a_model_that_was_there_already_took_as_long_as_its_preload() -> None:
+    told = verdict(
+        replace(WANT, load_time_max_s=60),
+        load=f"200 0.1\n{json.dumps({'done_reason': 'load'})}",
+        preload=json.dumps(LOAD | {"load_duration": 90_000_000_000}),
+    )
+    assert told.smoke
+    assert told.smoke.load_s == 90
+    assert [fault.what for fault in told.faults] == ["loading took 90 s, load_time_max_s is 60"]
+
+
 def test_the_cause_comes_before_its_effects() -> None:
     found = faults(
         replace(WANT, tokens_per_s_min=100), rows=[ROW | {"size_vram": 1}], chat=chat(content="no")
@@ -211,7 +224,7 @@ def test_a_proof_falls_with_its_digest_prompt_and_limits() -> None:
 def test_a_proof_is_remembered_for_its_time() -> None:
     smoke = verdict().smoke
     assert smoke
-    record = json.loads(json.dumps(state({}, {}, verified_entry(smoke, "stamp"))))
+    record = json.loads(json.dumps(state({}, {}, verified_entry(smoke, "stamp"), ("/m", "/"))))
     now = datetime.fromisoformat(AT).astimezone(UTC)
     assert is_fresh(record, "stamp", now + timedelta(seconds=59), 60)
     assert not is_fresh(record, "stamp", now + timedelta(seconds=61), 60)

@@ -1,0 +1,94 @@
+"""Reading what the probe prints: from recorded outputs, and from anything at all."""
+
+import subprocess
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from r1fleet import probe
+from r1fleet.probe import ProbeError, parse
+
+# Recorded on the lab's host `duo`, Debian 12, after the main job.
+SERVED = (Path(__file__).parent / "data" / "probe" / "duo_served.txt").read_text()
+
+
+def test_a_served_host_as_recorded() -> None:
+    found = parse(SERVED)
+    assert (found.distro, found.distro_version, found.kernel) == ("debian", "12", "6.1.0-44-amd64")
+    assert (found.cores, found.ram_mib, found.virtualisation) == (32, 131072, "none")
+    assert [gpu.device for gpu in found.nvidia_gpus] == ["2684", "2684"]
+    assert len(found.pci) == 3  # the management controller's VGA is there, and is no GPU of ours
+    driver = found.driver
+    assert (driver.loaded, driver.on_disk, driver.library) == ("580.178.04",) * 3
+    assert driver.open_module
+    assert driver.uvm_loaded
+    assert [gpu.memory_total_mib for gpu in driver.gpus] == [24564, 24564]
+    assert driver.gpus[0].compute_capability == (8, 9)
+    assert {process.pid for process in driver.processes} == {163}
+    assert found.packages["nvidia-driver-cuda"] == "580.178.04-1"
+    assert "nvidia-kernel-dkms" not in found.packages  # known to dpkg, not installed
+    assert found.unit("ollama.service").active == "active"
+    assert found.unit("ollama.service").enabled
+    assert found.unit("r1fleet-pull.service").load == "not-found"
+    assert found.engine_current == "0.32.15-882e7180e766"
+    assert found.engine_versions == {"0.32.15-882e7180e766"}
+    assert not found.restart_pending
+    assert found.models.kind == "directory"
+    assert found.models.owner == "ollama:ollama"
+    assert list(found.models.manifests) == ["registry.ollama.ai/library/deepseek-r1/70b"]
+    assert max(found.models.blobs.values()) == 1928576
+    assert found.engine_version == "0.32.15"
+    (loaded,) = found.loaded
+    assert loaded.residency == 1.0
+    assert loaded.context == 25600
+    assert found.state["decision"]["choice"]["tag"] == "70b"
+
+
+def test_the_script_runs_on_this_machine_and_ends_with_zero() -> None:
+    script = probe.command("/nowhere/with a space/'quoted'", "http://127.0.0.1:1")
+    done = subprocess.run(["sh", "-c", script], capture_output=True, check=True)
+    assert done.stdout.isascii()
+    found = parse(done.stdout.decode())
+    assert found.models.kind is None
+    assert found.models.disk_free_bytes > 0
+    assert found.engine_version is None
+
+
+@given(st.integers(min_value=0, max_value=len(SERVED) - len("@@end\n") - 1))
+def test_a_cut_answer_never_looks_like_a_bare_host(length: int) -> None:
+    with pytest.raises(ProbeError, match="no section"):
+        parse(SERVED[:length])
+
+
+@given(st.lists(st.sampled_from([*SERVED.splitlines(), "@@gpus", "rc=x", "0, x", "blob x"])))
+def test_lines_in_any_order_are_read_or_refused(lines: list[str]) -> None:
+    text = "\n".join([*lines, *(f"@@{name}" for name in probe.SECTIONS)])
+    with suppress(ProbeError):  # any other exception would end the run for every host
+        assert parse(text).cores >= 1
+
+
+def test_a_line_that_is_none_of_ours_is_refused_by_name() -> None:
+    with pytest.raises(ProbeError, match="cannot be read"):
+        parse(SERVED.replace("is directory|", "is "))
+
+
+@pytest.mark.parametrize("value", ["[N/A]", "[Unknown Error]", "[Not Supported]", ""])
+def test_a_field_without_a_number_is_unknown_and_the_rest_stays(value: str) -> None:
+    found = parse(SERVED.replace(", 24564, 22899, 8.9", f", {value}, 22899, {value}"))
+    assert found.driver.gpus[0].memory_total_mib is None
+    assert found.driver.gpus[0].compute_capability is None
+    assert found.driver.gpus[1].memory_total_mib == 24564
+
+
+def test_exit_code_of_nvidia_smi_is_kept() -> None:
+    head, _, tail = SERVED.partition("@@gpus\n")
+    found = parse(f"{head}@@gpus\nrc=18\n@@compute{tail.partition('@@compute')[2]}")
+    assert found.driver.smi_rc == 18
+    assert found.driver.gpus == ()
+
+
+def test_a_restart_that_an_interrupted_run_left_open_is_seen() -> None:
+    assert parse(SERVED.replace("@@engine\n", "@@engine\nrestart pending\n")).restart_pending
