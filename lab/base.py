@@ -105,7 +105,7 @@ def ensure_base(release: Release, progress: Progress) -> Path:
         new.mkdir(mode=0o755)
         _bootstrap(release, new / "root", progress)
         progress("settings of the lab")
-        _configure(new / "root")
+        _configure(release, new / "root")
         new.rename(home / _key(release))
     return home / _key(release) / "root"
 
@@ -171,7 +171,7 @@ def _bootstrap(release: Release, root: Path, progress: Progress) -> None:
         )
 
 
-def _configure(root: Path) -> None:
+def _configure(release: Release, root: Path) -> None:
     for name, text in FILES.items():
         _write(root / name, dedent(text))
     (root / "etc/sudoers.d/ops").chmod(0o440)
@@ -186,7 +186,23 @@ def _configure(root: Path) -> None:
     chroot = ("chroot", str(root))
     run(*chroot, "useradd", "--create-home", "--uid", "1000", "--shell", "/bin/bash", "ops")
     run(*chroot, "systemctl", "enable", "systemd-networkd.service", "ssh.service")
+    if release == "trixie":
+        _modernise_sources(root)
     hardware.install_guest(root)
+
+
+def _modernise_sources(root: Path) -> None:
+    """Write the apt sources as Debian 13's own installer does: deb822, with the archive's key."""
+    listed = root / "etc/apt/sources.list"
+    stanzas = []
+    for line in listed.read_text().splitlines():
+        kind, uri, suite, *components = line.split()
+        stanzas.append(
+            f"Types: {kind}\nURIs: {uri}\nSuites: {suite}\nComponents: {' '.join(components)}\n"
+            "Signed-By: /usr/share/keyrings/debian-archive-keyring.pgp\n"
+        )
+    _write(root / "etc/apt/sources.list.d/debian.sources", "\n".join(stanzas))
+    listed.unlink()
 
 
 def _mount_unit(units: Path, source: Path, target: str, read_only: bool) -> None:

@@ -14,9 +14,15 @@ from r1fleet.verify.judge import SmokeWanted
 def refusals(settings: Settings, probe: Probe) -> list[tuple[str, str, str]]:
     """What must be put right on the host first, each as (what, why, what to do)."""
     found = []
+    if not probe.is_root:
+        found.append(("host", "the login is not root", "set _sudo = True for it in the inventory"))
     if probe.arch not in ARCHIVE_ARCH:
         found.append(
-            ("host", f"there is no Ollama archive for {probe.arch}", "use x86_64 or aarch64")
+            (
+                "host",
+                f"there is no Ollama archive for {probe.arch or 'its processor'}",
+                "use x86_64 or aarch64",
+            )
         )
     if "systemd-run" not in probe.tools:
         found.append(("host", "it does not run systemd", "use a distribution with systemd"))
@@ -28,6 +34,17 @@ def refusals(settings: Settings, probe: Probe) -> list[tuple[str, str, str]]:
                 "move it away or set ollama_models to another path",
             )
         )
+    recorded = probe.state.get("models_mount")
+    if recorded and recorded != [settings.ollama_models, probe.models.mount]:
+        path, mount = recorded
+        if path == settings.ollama_models:
+            found.append(
+                (
+                    "model directory",
+                    f"{path} was on the mount {mount}, which is not there now",
+                    "mount it, or delete the line models_mount in /var/lib/r1fleet/state.json",
+                )
+            )
     return found
 
 
@@ -48,6 +65,7 @@ def model_wanted(settings: Settings, choice: Choice) -> ModelWanted:
         rate_limit=settings.pull_rate_limit,
         via=settings.pull_via,
         engine_url=settings.base_url,
+        proxies=settings.proxies,
     )
 
 

@@ -23,6 +23,7 @@ from r1fleet.probe import HostProbe, ProbeError
 from r1fleet.settings import Settings, SettingsError, read_all
 
 EXIT_SETTINGS = 2
+PROBE_LIMIT_S = 180  # two calls of nvidia-smi may take a minute each
 EXIT_INTERRUPTED = 130
 
 
@@ -33,6 +34,7 @@ class HostRun:
     host: Host
     settings: Settings
     probe: Probe | None = None
+    trouble: str = ""  # why there is no probe
     rehearsing: bool = False  # the generator is only read for its steps, nothing is executed
     seen_changes: int = 0
 
@@ -51,12 +53,14 @@ class HostRun:
                 kwargs={
                     "models_dir": self.settings.ollama_models,
                     "base_url": self.settings.base_url,
+                    "_timeout": PROBE_LIMIT_S,
                 },
                 apply_failed_hosts=False,
             )
         except (ProbeError, PyinfraError, OSError, EOFError) as error:
-            logger.debug(f"probe of {self.host.name}: {error}")
-            self.probe = None
+            self.probe, self.trouble = None, str(error)
+        if self.probe is None:
+            self.trouble = self.trouble or "the host refused the probe's command (see above)"
         found = outcome.of(self.host.name)
         self.seen_changes = len(found.changes)
         if self.probe:
@@ -97,8 +101,17 @@ def _begin(whole: State) -> None:
     signal.signal(signal.SIGINT, _interrupted)
     _fleet.runs = {member.name: HostRun(member, settings[member.name]) for member in hosts}
     report.at_exit(whole, settings)
+    for name, member_settings in settings.items():
+        if member_settings.listens_beyond_loopback:
+            outcome.of(name).warnings.append(
+                f"Ollama listens on {member_settings.ollama_host} and asks nobody for a password"
+            )
     active = [_fleet.runs[member.name] for member in whole.inventory.get_active_hosts()]
-    gevent.joinall([gevent.spawn(run.look) for run in active], raise_error=True)
+    looks = [gevent.spawn(run.look) for run in active]
+    gevent.sleep(0)  # sends them off
+    import r1fleet.report_table  # noqa: F401, PLC0415  slow to import, and the hosts are at work
+
+    gevent.joinall(looks, raise_error=True)
     _fleet.ready.set()
 
 

@@ -1,5 +1,6 @@
 """What is known of a host: typed, plain objects that the probe fills and the planners read."""
 
+import json
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -62,7 +63,8 @@ class Driver:
     uvm_loaded: bool
     on_disk: str | None
     library: str | None
-    nouveau: bool
+    nouveau: bool  # or nova_core: the kernel's own driver is there
+    blacklisted_at_boot: bool  # our blacklist was there before this boot
     smi_rc: int
     gpus: tuple[SmiGpu, ...]
     processes: tuple[ComputeProcess, ...]
@@ -78,10 +80,8 @@ class Unit:
     sub: str = "dead"
     result: str = "success"
     invocation: str = ""
-    restarts: int = 0
     enabled: bool = False
     needs_reload: bool = False
-    fragment: str = ""
 
 
 @dataclass(frozen=True)
@@ -107,6 +107,16 @@ class LoadedModel:
     size_vram_bytes: int
     context: int | None
 
+    @classmethod
+    def from_row(cls, row: dict[str, Any]) -> "LoadedModel":
+        return cls(
+            name=str(row.get("name", "")),
+            digest=str(row.get("digest", "")).removeprefix("sha256:"),
+            size_bytes=int(row.get("size") or 0),
+            size_vram_bytes=int(row.get("size_vram") or 0),
+            context=row.get("context_length"),
+        )
+
     @property
     def residency(self) -> float:
         """Share of the model in VRAM, 0 to 1."""
@@ -125,6 +135,7 @@ class Probe:
     boot_id: str
     cores: int
     virtualisation: str
+    is_root: bool  # whether our commands have root's rights
     ram_mib: int
     pci: tuple[PciDevice, ...]
     driver: Driver
@@ -147,3 +158,12 @@ class Probe:
 
     def unit(self, name: str) -> Unit:
         return self.units.get(name, Unit())
+
+
+def json_object(text: str) -> dict[str, Any]:
+    """A JSON object, or {} when the text is none: what is damaged counts as absent."""
+    try:
+        value = json.loads(text)
+    except ValueError:
+        return {}
+    return value if isinstance(value, dict) else {}

@@ -5,17 +5,20 @@ import time
 from pyinfra.api import Host
 
 from r1fleet.remote import HostFailure, changed, host_task, run, say
-from r1fleet.shell import assign
+from r1fleet.shell import assign, receive
 
 RUN_DIR = "/run/r1fleet"
 
 # An earlier run's unit may still be at work: then its end is waited for first, and ours follows,
 # because its script may have been made from other settings.
-_START = """
-set -e
+_BUSY = """
 if systemctl is-active -q "$UNIT.service"; then echo busy; exit 0; fi
 install -d -m 700 "$DIR"
-cat >"$DIR/$UNIT.sh"
+"""
+
+_START = """
+set -e
+mv -f "$DIR/$UNIT.sh.new" "$DIR/$UNIT.sh"
 rm -f "$DIR/$UNIT.out" "$DIR/$UNIT.rc"
 systemd-run -q --collect --unit="$UNIT" /bin/sh -c \
   "sh $DIR/$UNIT.sh >$DIR/$UNIT.out 2>&1 </dev/null; echo \\$? >$DIR/$UNIT.rc"
@@ -55,7 +58,8 @@ def long_step(
     say(host, stage, title)
     names = assign({"UNIT": unit, "DIR": RUN_DIR})
     deadline = time.monotonic() + timeout_s
-    while (answer := run(host, names + _START, stdin=script)).stdout.strip() == "busy":
+    begin = names + _BUSY + receive(f"{RUN_DIR}/{unit}.sh", script) + _START
+    while (answer := run(host, begin, stdin=script)).stdout.strip() == "busy":
         say(host, stage, f"waits for {unit}, which an earlier run started")
         _follow(host, stage, title, names, deadline)
     if not answer.ok:
@@ -77,5 +81,5 @@ def _follow(host: Host, stage: str, title: str, names: str, deadline: float) -> 
             return state.strip(), last
         if time.monotonic() - told >= TELL_EVERY_S:
             told = time.monotonic()
-            say(host, stage, f"{title}: {last[:100]}")
+            say(host, stage, f"{title}, still at it: {last[:100]}")
     raise HostFailure(title, "it is still going on, on the host", "run again to follow it")

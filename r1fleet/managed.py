@@ -1,7 +1,7 @@
 """Files that r1fleet renders and keeps as they should be on a host."""
 
 import hashlib
-from collections.abc import Generator, Iterable
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 
 from pyinfra.api import FunctionCommand
@@ -28,14 +28,15 @@ class ManagedFile:
         return found.get(self.path) != self.sha256
 
 
-def write(stage: str, files: Iterable[ManagedFile]) -> Generator[FunctionCommand, None, None]:
-    """Commands that put each file in place, whole, by one rename."""
-    for file in files:
+def write(stage: str, files: Sequence[ManagedFile]) -> Generator[FunctionCommand, None, None]:
+    """Commands that put each file in place, whole, by one rename; one line of progress for all."""
+    for number, file in enumerate(files):
         yield step(
             stage,
             f"writes {file.path}",
-            write_file(file.path, mode=file.mode, owner=file.owner),
+            write_file(file.path, file.content, mode=file.mode, owner=file.owner),
             "check the free space and rights there",
             stdin=file.content,
             change=file.path,
+            quiet=number > 0,
         )

@@ -1,11 +1,9 @@
 """The probe: one remote command per host that returns all a run needs to know of it."""
 
-import json
 import re
 from collections.abc import Iterable, Iterator
 from functools import cache
 from importlib import resources
-from typing import Any
 
 from pyinfra.api import FactBase
 
@@ -20,6 +18,7 @@ from r1fleet.hostfacts import (
     Probe,
     SmiGpu,
     Unit,
+    json_object,
 )
 from r1fleet.shell import assign
 
@@ -71,7 +70,7 @@ def _read(sections: dict[str, list[str]]) -> Probe:
     }
     machine = [*sections["machine"], "", "", "", "", ""]
     units = _units(sections["units"])
-    api = [_json(line) for line in sections["api"] if line.strip()]
+    api = [json_object(line) for line in sections["api"] if line.strip()]
     return Probe(
         distro=os_release.get("ID", "unknown"),
         distro_version=os_release.get("VERSION_ID", ""),
@@ -81,6 +80,7 @@ def _read(sections: dict[str, list[str]]) -> Probe:
         boot_id=machine[2],
         cores=_int(machine[3]) or 1,
         virtualisation=machine[4] or "none",
+        is_root=sections["login"] == ["0"],
         ram_mib=_memory_mib(sections["memory"], "MemTotal"),
         pci=tuple(_pci(line) for line in sections["pci"] if len(line.split()) == 7),
         driver=_driver(sections),
@@ -95,14 +95,29 @@ def _read(sections: dict[str, list[str]]) -> Probe:
         models=_models(sections["models"]),
         engine_version=next((item["version"] for item in api if "version" in item), None),
         loaded=tuple(
-            _loaded(row) for item in api for row in item.get("models") or () if "digest" in row
+            LoadedModel.from_row(row)
+            for item in api
+            for row in item.get("models") or ()
+            if "digest" in row
         ),
-        state=_json("\n".join(sections["state"])),
+        state=json_object("\n".join(sections["state"])),
     )
 
 
 SECTIONS = (
-    *("os", "machine", "memory", "pci", "module", "gpus", "compute", "packages", "tools", "user"),
+    *(
+        "os",
+        "machine",
+        "login",
+        "memory",
+        "pci",
+        "module",
+        "gpus",
+        "compute",
+        "packages",
+        "tools",
+        "user",
+    ),
     *("units", "engine", "files", "models", "api", "state", "end"),
 )
 
@@ -133,15 +148,6 @@ def _pairs(lines: Iterable[str]) -> list[tuple[str, str]]:
     """`sha256sum` lines as (digest, path)."""
     split = (line.split(None, 1) for line in lines)
     return [(parts[0], parts[1].lstrip("*")) for parts in split if len(parts) == 2]
-
-
-def _json(text: str) -> dict[str, Any]:
-    """An object, or {} when there is none: a damaged record is treated as no record."""
-    try:
-        value = json.loads(text)
-    except ValueError:
-        return {}
-    return value if isinstance(value, dict) else {}
 
 
 def _memory_mib(lines: list[str], key: str) -> int:
@@ -181,6 +187,7 @@ def _driver(sections: dict[str, list[str]]) -> Driver:
         on_disk=_first(facts.get("disk")),
         library=_first(facts.get("library")),
         nouveau="nouveau" in others or "nova_core" in others,
+        blacklisted_at_boot="blacklist" in facts,
         smi_rc=smi_rc,
         gpus=tuple(gpu for row in rows if (gpu := _smi_gpu(row))),
         processes=tuple(
@@ -251,10 +258,8 @@ def _units(lines: list[str]) -> dict[str, Unit]:
                 sub=facts.get("SubState", ""),
                 result=facts.get("Result", ""),
                 invocation=facts.get("InvocationID", ""),
-                restarts=_int(facts.get("NRestarts", "")) or 0,
                 enabled=facts.get("UnitFileState") == "enabled",
                 needs_reload=facts.get("NeedDaemonReload") == "yes",
-                fragment=facts.get("FragmentPath", ""),
             )
     return units
 
@@ -286,13 +291,3 @@ def _models(lines: list[str]) -> ModelStore:
             size, path = rest.split(" ", 1)
             blobs[path.rsplit("/", 1)[1]] = _int(size) or 0
     return ModelStore(kind, owner, size_kib * 1024, free_kib * 1024, mount, manifests, blobs)
-
-
-def _loaded(row: dict[str, Any]) -> LoadedModel:
-    return LoadedModel(
-        name=str(row.get("name", "")),
-        digest=str(row["digest"]),
-        size_bytes=int(row.get("size") or 0),
-        size_vram_bytes=int(row.get("size_vram") or 0),
-        context=row.get("context_length"),
-    )

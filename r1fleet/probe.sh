@@ -7,7 +7,7 @@ PATH=$PATH:/usr/local/bin:/usr/sbin:/sbin
 export LC_ALL PATH
 
 smi() {
-  if command -v nvidia-smi >/dev/null; then timeout 60 nvidia-smi "$@"; else (exit 127); fi
+  if command -v nvidia-smi >/dev/null; then timeout -k 5 60 nvidia-smi "$@"; else (exit 127); fi
   echo "rc=$?"
 }
 
@@ -30,6 +30,8 @@ module() {
   [ -r /proc/driver/nvidia/version ] && read -r f </proc/driver/nvidia/version
   echo "nvrm $f"
   for m in nouveau nova_core nvidia_uvm; do [ -d /sys/module/$m ] && echo "other $m"; done
+  # The first process is as old as the boot.
+  [ /etc/modprobe.d/r1fleet-nvidia.conf -ot /proc/1 ] && echo "blacklist before-boot"
   if command -v modinfo >/dev/null; then
     echo "disk $(modinfo -F version nvidia || modinfo -F version nvidia-current)"
   fi
@@ -55,6 +57,7 @@ models() {
   echo "@@os"; cat /etc/os-release
   echo "@@machine"
   uname -r; uname -m; cat /proc/sys/kernel/random/boot_id; nproc; systemd-detect-virt
+  echo "@@login"; id -u
   echo "@@memory"; grep -E '^(MemTotal|MemAvailable):' /proc/meminfo
   echo "@@pci"; pci
   echo "@@module"; module
@@ -70,12 +73,11 @@ models() {
   echo "@@user"; id -nG ollama
   echo "@@units"
   systemctl show ollama.service r1fleet-preload.service r1fleet-pull.service -p Id,LoadState \
-    -p ActiveState,SubState,Result,InvocationID,NRestarts,UnitFileState,NeedDaemonReload \
-    -p ActiveEnterTimestampMonotonic,FragmentPath
+    -p ActiveState,SubState,Result,InvocationID,UnitFileState,NeedDaemonReload
   echo "@@engine"; [ -e /run/r1fleet/restart ] && echo "restart pending"; readlink /opt/ollama/current; echo "versions" /opt/ollama/*/
   echo "@@files"; sha256sum $R1_FILES
   echo "@@models"; models
-  echo "@@api"; curl -s -m 5 -w '\n' "$R1_URL/api/version" "$R1_URL/api/ps"
+  echo "@@api"; curl -s --noproxy '*' -m 5 -w '\n' "$R1_URL/api/version" "$R1_URL/api/ps"
   echo "@@state"; cat /var/lib/r1fleet/state.json
   echo; echo "@@end"
 } 2>/dev/null | tr -cd '\11\12\40-\176'

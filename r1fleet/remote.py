@@ -138,9 +138,12 @@ def step(
     stdin: str | None = None,
     change: str | None = None,
     timeout_s: int = 600,
+    quiet: bool = False,
 ) -> None:
-    """Run a script as one step of a stage. `change` is what the report calls it."""
-    say(host, stage, title)
+    """Run a script as one step of a stage. `change` is what the report calls it; a `quiet` step
+    is told only when it fails."""
+    if not quiet:
+        say(host, stage, title)
     result = run(host, script, stdin=stdin, timeout_s=timeout_s)
     if not result.ok:
         raise HostFailure(title, result.reason, fix)
@@ -152,6 +155,11 @@ def title(command: FunctionCommand) -> str:
     """What a command would do, for a dry run: its stage and title, or its task's own words."""
     words = [arg for arg in command.args if isinstance(arg, str)][:2]
     return ": ".join(words) if words else (command.function.__doc__ or "").split(".")[0]
+
+
+def refusal_text(command: FunctionCommand) -> str:
+    """What a refusal would say: what, why, and what to do."""
+    return str(HostFailure(*command.args))
 
 
 def is_refusal(command: FunctionCommand) -> bool:

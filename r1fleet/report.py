@@ -15,7 +15,6 @@ from r1fleet import outcome
 from r1fleet.outcome import Outcome
 from r1fleet.plan_host import host_plan
 from r1fleet.settings import Settings
-from r1fleet.verify.fingerprint import remembered
 
 SCHEMA = 1
 
@@ -69,7 +68,7 @@ def row_of(
 ) -> dict[str, Any]:
     """A row of the report: what is known of one host at the end of the run."""
     choice = found.sizing.choice if found.sizing else None
-    smoke = found.smoke or (remembered(found.probe.state) if found.probe else None)
+    smoke = found.smoke  # of this run, or remembered and still standing
     model = choice.model if choice else None
     return {
         "host": host,
@@ -86,11 +85,11 @@ def row_of(
         "load_s": round(smoke.load_s, 2) if smoke else None,
         "verified_at": smoke.at if smoke else None,
         "digest": smoke.digest if smoke else None,
-        "changes": found.changes if executed else found.pending,
+        "changes": found.changes if executed else found.pending or [],
         "warnings": found.warnings,
         "notes": found.notes,
         "verdict": _verdict(found, reached, failed, executed),
-        "reason": _reason(found, reached, failed, executed),
+        "reason": _reason(found, reached, failed),
     }
 
 
@@ -99,26 +98,35 @@ def _verdict(found: Outcome, reached: bool, failed: bool, executed: bool) -> str
         return "unreachable"
     if found.failure or failed:
         return "failed"
-    has_no_size = found.sizing is not None and found.sizing.choice is None
-    if has_no_size or (found.refusal and not executed):
+    if found.sizing is not None and found.sizing.choice is None:
         return "refused"
     if not executed:
-        return "would change" if found.pending else "as wanted"
+        return _planned(found)
     if found.done:
         return "changed" if found.changes else "as wanted"
     return "not finished"
 
 
-def _reason(found: Outcome, reached: bool, failed: bool, executed: bool) -> str | None:
+def _planned(found: Outcome) -> str:
+    if found.refusal:
+        return "refused"
+    if found.pending is None:
+        return "not looked at"
+    return "would change" if found.pending else "as wanted"
+
+
+def _reason(found: Outcome, reached: bool, failed: bool) -> str | None:
     if not reached:
         return "no SSH connection; try: ssh HOST true"
     if found.failure:
         return found.failure
     if failed:
         return "see the lines above"
+    if found.refusal:
+        return found.refusal
     if found.sizing is not None and found.sizing.choice is None:
         return found.sizing.refusal
-    return None if executed else found.refusal
+    return None
 
 
 def _gpu_names(found: Outcome) -> list[str]:

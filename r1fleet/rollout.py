@@ -20,10 +20,10 @@ from r1fleet.fleet import HostRun
 from r1fleet.hostfacts import Probe
 from r1fleet.model import pull
 from r1fleet.model.manifest import state_entry
-from r1fleet.remote import fail, is_refusal, title
+from r1fleet.remote import fail, is_refusal, refusal_text, title
 from r1fleet.sizing import Sizing, policy
 from r1fleet.verify import smoke
-from r1fleet.verify.fingerprint import fingerprint, is_fresh, verified_entry
+from r1fleet.verify.fingerprint import fingerprint, is_fresh, remembered, verified_entry
 from r1fleet.verify.fingerprint import state as new_state
 from r1fleet.verify.judge import SmokeWanted, check_loaded, needs_load
 
@@ -38,12 +38,26 @@ def converge(run: HostRun) -> Commands:
 
     It yields no command when nothing differs and the last proof is fresh.
     """
+    found = outcome.of(run.host.name)
     if not (run.rehearsing or run.host.state.is_executing):
-        outcome.of(run.host.name).pending = preview(run)
+        found.pending, found.refusal = preview(run)
+    try:
+        yield from _stages(run)
+    except ValueError as error:  # of planning; raised on, it would end the run for every host
+        yield fail("plan", str(error), "see the settings of this host")
+    if not run.rehearsing:
+        found.done = True
+
+
+def _stages(run: HostRun) -> Commands:
     settings = run.settings
     probe = yield from _checked(run)
-
     driver_plan = plan_driver(probe, settings)
+    if driver_plan.action in ("none", "skip"):
+        yield from _size(run, probe)  # a host that nothing fits is refused before any change
+    yield from engine.tools._inner(probe, settings.proxies)
+    if driver_plan.action == "install":
+        yield from _early_pull(run, probe)
     probe = yield from _driver(run, probe, driver_plan)
 
     sizing = yield from _size(run, probe)
@@ -64,28 +78,42 @@ def converge(run: HostRun) -> Commands:
     )
     probe = yield from _look_again(run)
     yield from _verify(run, probe, proof, sizing, delivery)
-    outcome.of(run.host.name).done = True
 
 
-def preview(run: HostRun) -> list[str]:
-    """What `converge` would do, one line per step, from the probe alone."""
-    steps = []
+def preview(run: HostRun) -> tuple[list[str], str | None]:
+    """What `converge` would do, one line per step, and why it would stop there, if it would.
+
+    From the probe alone: nothing is asked of the host.
+    """
+    steps: list[str] = []
     for command in converge._inner(replace(run, rehearsing=True)):
-        steps.append(title(command))
         if is_refusal(command):
-            outcome.of(run.host.name).refusal = steps[-1]
-            break
-    return steps
+            return steps, refusal_text(command)
+        steps.append(title(command))
+    return steps, None
 
 
 def _checked(run: HostRun) -> Generator[FunctionCommand, None, Probe]:
     """The first probe, or the refusal of a host on which nothing should be begun."""
     if run.probe is None:
-        yield fail("probe", "the host gave no usable answer", "try: ssh HOST true; then run again")
+        yield fail("probe", run.trouble, "look at the host, then run again")
     assert run.probe
     for refusal in decide.refusals(run.settings, run.probe):
         yield fail(*refusal)
+    plan = plan_driver(run.probe, run.settings)
+    if plan.action == "refuse":
+        yield fail("driver", plan.reason, plan.fix)
     return run.probe
+
+
+def _early_pull(run: HostRun, probe: Probe) -> Commands:
+    """Begin to fetch what the PCI ids promise, beside the driver's installation. If the driver
+    then tells otherwise, the right one is fetched; a reboot only interrupts it."""
+    choice = decide.size(run.settings, probe).sizing.choice
+    if choice and choice.placement == "gpu" and not run.rehearsing:
+        yield from engine.prepare._inner(probe, run.settings.ollama_models)
+        delivery = pull.Pull(decide.model_wanted(run.settings, choice))
+        yield from pull.start._inner(delivery, probe)
 
 
 def _driver(
@@ -93,7 +121,7 @@ def _driver(
 ) -> Generator[FunctionCommand, None, Probe]:
     """The driver stage; returns the probe after it."""
     yield from driver.install._inner(probe, plan)
-    if plan.action != "install" or run.rehearsing:
+    if plan.action not in ("install", "load") or run.rehearsing:
         return probe
     probe = yield from _look_again(run)
     yield from driver.activate._inner(probe, plan, run.settings.driver_reboot == "auto")
@@ -123,17 +151,21 @@ def _verify(
     found = outcome.of(run.host.name)
     stamp = fingerprint(probe, proof)
     verified = probe.state.get("verified")
+    found.smoke = remembered(probe.state)
     if not is_fresh(probe.state, stamp, datetime.now(UTC), run.settings.verify_max_age_s):
+        found.smoke = None
         yield from smoke.smoke._inner(proof)
         verified = verified_entry(found.smoke, stamp) if found.smoke else None
     models = {proof.model: state_entry(delivery.installed)} if delivery.installed else {}
-    state = new_state(sticky.record(sizing, policy(run.settings)), models, verified)
+    mount = (run.settings.ollama_models, probe.models.mount)
+    record = sticky.record(sizing, policy(run.settings))
+    state = new_state(record, models, verified, mount)
     yield from smoke.write_state._inner(state, probe.state)
 
 
 def _look_again(run: HostRun) -> Generator[FunctionCommand, None, Probe]:
     """The host as it is now; asked only if this run has changed something since the last look."""
     if run.stale and run.look() is None:
-        yield fail("probe", "the host gave no usable answer", "run again")
+        yield fail("probe", run.trouble, "look at the host, then run again")
     assert run.probe
     return run.probe

@@ -93,7 +93,7 @@ class Settings(EngineSettings):
     )
     offload_min_percent: Annotated[int, Field(ge=1, le=100)] = Field(
         default=50,
-        description="of the layers on the GPUs, with offload; a forced tag may have less",
+        description="of the layers, on GPUs, with offload; less: a warning if tag is forced",
     )
     no_gpu: Literal["refuse", "cpu"] = Field(
         default="refuse",
@@ -138,7 +138,11 @@ class Settings(EngineSettings):
     @field_validator("size_order", "quantisations", "kv_cache_types", "extra_models")
     @classmethod
     def _check_names(cls, names: tuple[str, ...], about: ValidationInfo) -> tuple[str, ...]:
-        return check.known_names(names, str(about.field_name))
+        known = check.known_names(names, str(about.field_name))
+        without_flash = about.data.get("ollama_flash_attention") is False
+        if about.field_name == "kv_cache_types" and without_flash and "f16" not in known:
+            raise Bad("needs flash attention, which is off", "allow f16 or leave that out")
+        return known
 
     @field_validator("context_max")
     @classmethod

@@ -83,7 +83,7 @@ def server_url(value: str) -> str:
 
 
 def proxy(value: str) -> str:
-    if not _PROXY.fullmatch(value):
+    if not _PROXY.fullmatch(value) or not value.isprintable():
         raise Bad("is not a proxy URL", "give it as http://host:port")
     return value
 
@@ -249,7 +249,8 @@ def _split(text: str) -> tuple[str, int | None]:
         host, named = match[1], int(match[2])
     host = host.removeprefix("[").removesuffix("]") or "0.0.0.0"
     try:
-        return str(ipaddress.ip_address(host)), named
+        if "%" not in host:  # a scope would reach shells and unit files
+            return str(ipaddress.ip_address(host)), named
     except ValueError:
         pass
     numeric = re.fullmatch(r"[0-9.]+", host)

@@ -74,7 +74,7 @@ class EngineSettings(BaseModel):
         default=None, description="None: where the GPU has it"
     )
     ollama_max_loaded_models: Natural | None = Field(
-        default=None, description="None: 1, the one that was planned"
+        default=None, description="None: the planned one and extra_models"
     )
     ollama_sched_spread: bool | None = Field(
         default=None, description="spread over all GPUs; None: where one is not enough"
@@ -90,7 +90,7 @@ class EngineSettings(BaseModel):
     )
     ollama_no_cloud: bool = Field(default=True, description="no remote inference, no web search")
     https_proxy: Annotated[str, AfterValidator(check.proxy)] | None = Field(
-        default=None, description="proxy for downloads, http://host:port"
+        default=None, description="proxy for downloads on the host, http://host:port"
     )
     no_proxy: Line | None = Field(
         default=None, description="hosts that are reached without the proxy"
@@ -140,6 +140,13 @@ class EngineSettings(BaseModel):
     def listens_beyond_loopback(self) -> bool:
         """Whether others can reach the engine, which asks nobody for a password."""
         return not self.loopback
+
+    @property
+    def proxies(self) -> dict[str, str]:
+        """The environment of downloads and of the package manager."""
+        names = {"https_proxy": self.https_proxy, "http_proxy": self.https_proxy}
+        names["no_proxy"] = self.no_proxy
+        return {name: value for name, value in names.items() if value and self.https_proxy}
 
     @property
     def base_url(self) -> str:

@@ -7,10 +7,10 @@ user's own catalog/local.yaml, below the directory a run starts in, is laid on t
 from functools import cache
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 Quantisation = Literal["q4_K_M", "q8_0", "fp16"]
 KvType = Literal["f16", "q8_0", "q4_0"]
@@ -175,7 +175,8 @@ class Drivers(_Row):
 def models() -> tuple[ModelTag, ...]:
     """Every known tag, from the smallest model to the largest; finer quantisations follow."""
     return tuple(
-        ModelTag.model_validate(
+        _valid(
+            ModelTag,
             {
                 "long_name": tag["tag"],
                 "size": model["size"],
@@ -185,7 +186,7 @@ def models() -> tuple[ModelTag, ...]:
                 "advised": model.get("advised"),
                 "attn_v": model.get("attn_v", {}).get(tag["quantisation"]),
                 **tag,
-            }
+            },
         )
         for model in _rows("models")
         for tag in model["tags"]
@@ -216,7 +217,7 @@ def find_tag(name: str) -> ModelTag:
 @cache
 def extras() -> dict[str, ExtraModel]:
     """Models that may be loaded beside R1, by name: small ones of other kinds, and R1's tags."""
-    return {row["name"]: ExtraModel.model_validate(row) for row in _rows("extras")}
+    return {row["name"]: _valid(ExtraModel, row) for row in _rows("extras")}
 
 
 def extra_names() -> tuple[str, ...]:
@@ -227,7 +228,7 @@ def extra_names() -> tuple[str, ...]:
 @cache
 def gpus() -> tuple[GpuInfo, ...]:
     """Every known GPU; those with a subsystem id are one memory size of a shared device id."""
-    return tuple(GpuInfo.model_validate(row) for row in _rows("gpus"))
+    return tuple(_valid(GpuInfo, row) for row in _rows("gpus"))
 
 
 @cache
@@ -255,9 +256,30 @@ def _rows(kind: str) -> list[Any]:
 
 @cache
 def _own() -> dict[str, Any]:
+    """The user's own rows. Raises ValueError, in one line, for what is no catalogue."""
     if not LOCAL.is_file():
         return {}
-    return yaml.safe_load(LOCAL.read_text(encoding="utf-8")) or {}
+    try:
+        own = yaml.safe_load(LOCAL.read_text(encoding="utf-8")) or {}
+    except yaml.YAMLError as error:
+        raise ValueError(f"{LOCAL} is not YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(own, dict) or not set(own) <= {"models", "gpus", "extras"}:
+        raise ValueError(f"{LOCAL} holds something else than models, gpus and extras")
+    return own
+
+
+_R = TypeVar("_R", bound=BaseModel)
+
+
+def _valid(kind: type[_R], row: Any) -> _R:
+    """A row, checked. Raises ValueError that names the row and its first fault, in one line."""
+    try:
+        return kind.model_validate(row)
+    except ValidationError as error:
+        fault = error.errors()[0]
+        where = ".".join(map(str, fault["loc"]))
+        name = row.get("tag") or row.get("name") if isinstance(row, dict) else row
+        raise ValueError(f"catalogue, {name!r}: {where}: {fault['msg']}") from None
 
 
 def _read(name: str) -> Any:

@@ -6,13 +6,13 @@ from importlib import resources
 from pyinfra.api import FunctionCommand, operation
 
 from r1fleet import paths
-from r1fleet.driver.plan import DriverPlan, healthy
+from r1fleet.driver.plan import REPLACEABLE, DriverPlan, healthy
 from r1fleet.driver.reboot import reboot
 from r1fleet.hostfacts import Probe
 from r1fleet.longstep import long_step
 from r1fleet.managed import ManagedFile, write
 from r1fleet.remote import fail, step
-from r1fleet.shell import assign
+from r1fleet.shell import assign, export
 
 Commands = Generator[FunctionCommand, None, None]
 
@@ -39,15 +39,14 @@ def install(probe: Probe, plan: DriverPlan) -> Commands:
     """Install the planned packages, the blacklist and the list of modules to load.
 
     + probe: the host as it is
-    + plan: from `driver.plan.plan`; "refuse" fails the host before anything changes
+    + plan: from `driver.plan.plan`
     """
-    if plan.action == "refuse":
-        yield fail("driver", plan.reason, plan.fix)
-    if plan.action != "install":
-        return
-    differing = [file for file in (BLACKLIST, MODULES) if file.differs(probe.files)]
+    wanted = {"install": (BLACKLIST, MODULES), "load": (MODULES,)}.get(plan.action, ())
+    differing = [file for file in wanted if file.differs(probe.files)]
     yield from write("driver", differing)
-    if any(package not in probe.packages for package in plan.all_packages):
+    if plan.action == "install" and any(
+        package not in probe.packages for package in plan.all_packages
+    ):
         yield long_step(
             "driver",
             f"installs branch {plan.branch}, {plan.flavour} modules",
@@ -56,14 +55,8 @@ def install(probe: Probe, plan: DriverPlan) -> Commands:
             "see the packages' own messages in /run/r1fleet/r1fleet-driver.out on the host",
             change=f"driver {plan.branch} ({plan.flavour})",
         )
-    if differing:
-        yield step(
-            "driver",
-            "rebuilds the initramfs",
-            "if command -v update-initramfs >/dev/null; then update-initramfs -u -k all; fi",
-            "run update-initramfs -u -k all on the host",
-            timeout_s=900,
-        )
+    if BLACKLIST in differing:
+        yield _initramfs()
 
 
 @operation()
@@ -75,15 +68,15 @@ def activate(probe: Probe, plan: DriverPlan, may_reboot: bool = True) -> Command
     + may_reboot: False fails the host with "reboot pending" instead
     """
     driver = probe.driver
-    if plan.action != "install" or healthy(probe):
+    if plan.action not in ("install", "load") or healthy(probe):
         return
-    if not driver.on_disk:
+    if plan.action == "install" and not driver.on_disk:
         yield fail(
             "driver",
             f"the packages are there but no module was built for kernel {probe.kernel}",
             "install its headers, then: dkms autoinstall",
         )
-    held = driver.nouveau or any(gpu.driver not in (None, "nvidia") for gpu in probe.nvidia_gpus)
+    held = driver.nouveau or any(gpu.driver in REPLACEABLE for gpu in probe.nvidia_gpus)
     stale = driver.loaded is not None and driver.loaded != driver.on_disk
     if not held and not stale:
         yield step(
@@ -91,13 +84,31 @@ def activate(probe: Probe, plan: DriverPlan, may_reboot: bool = True) -> Command
             "loads the module",
             _LOAD,
             "dmesg on the host tells more",
-            change=f"module {driver.on_disk} loaded",
+            change=f"module {driver.on_disk or 'nvidia_uvm'} loaded",
         )
         return
-    reason = "another driver holds the GPU" if held else f"module {driver.loaded} is loaded"
+    if held and driver.blacklisted_at_boot:
+        # It was so at this boot, too: one more reboot would change nothing.
+        yield fail(
+            "driver",
+            "nouveau holds the GPU although it was blacklisted at boot",
+            "look for it in the initramfs and on the kernel's command line",
+        )
+    reason = "nouveau holds the GPU" if held else f"module {driver.loaded} is still loaded"
     if not may_reboot:
         yield fail("driver", f"reboot pending: {reason}", "reboot the host, then run again")
+    yield _initramfs()  # again: a run that was killed may have left it out
     yield reboot("driver", f"reboots: {reason}", probe.boot_id)
+
+
+def _initramfs() -> FunctionCommand:
+    return step(
+        "driver",
+        "rebuilds the initramfs",
+        "if command -v update-initramfs >/dev/null; then update-initramfs -u -k all; fi",
+        "run update-initramfs -u -k all on the host",
+        timeout_s=900,
+    )
 
 
 @operation()
@@ -119,7 +130,7 @@ def prove(probe: Probe) -> Commands:
 
 
 def _script(plan: DriverPlan) -> str:
-    head = assign(
+    head = export(plan.proxies) + assign(
         {
             "KEYRING_URL": plan.keyring_url,
             "KEYRING_SHA256": plan.keyring_sha256 or "",

@@ -1,6 +1,7 @@
 """Which driver a host needs: pure, from the probe and the settings."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Literal
 
 from r1fleet import catalog
@@ -10,6 +11,7 @@ from r1fleet.settings import Settings
 Flavour = Literal["open", "proprietary"]
 
 REPOSITORY_ARCH = {"x86_64": "x86_64", "aarch64": "sbsa"}
+REPLACEABLE = ("nouveau", "nova_core", "nova")  # the kernel's own drivers for these cards
 CONTAINERS = ("lxc", "lxc-libvirt", "systemd-nspawn", "docker", "podman", "wsl", "container-other")
 
 
@@ -17,7 +19,7 @@ CONTAINERS = ("lxc", "lxc-libvirt", "systemd-nspawn", "docker", "podman", "wsl",
 class DriverPlan:
     """What to do about the driver. `packages` do not contain the pinning package."""
 
-    action: Literal["none", "skip", "refuse", "install"]
+    action: Literal["none", "skip", "refuse", "install", "load"]
     reason: str
     fix: str = ""
     branch: int = 0
@@ -26,6 +28,7 @@ class DriverPlan:
     keyring_sha256: str | None = None
     pinning: str = ""
     packages: tuple[str, ...] = ()
+    proxies: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def all_packages(self) -> tuple[str, ...]:
@@ -34,25 +37,51 @@ class DriverPlan:
 
 def plan(probe: Probe, settings: Settings) -> DriverPlan:
     """The driver plan of a host: nothing, skip, refuse, or packages to install."""
-    gpus = probe.nvidia_gpus
+    gpus, driver = probe.nvidia_gpus, probe.driver
     if not gpus:
         return DriverPlan("skip", "no NVIDIA GPU")
     if healthy(probe):
-        return DriverPlan("none", f"driver {probe.driver.loaded} works")
+        return DriverPlan("none", f"driver {driver.loaded} works")
+    if driver.smi_rc == 0 and len(driver.gpus) == len(gpus) and new_enough(probe):
+        return DriverPlan("load", "nvidia_uvm is not loaded")
+    return _obstacle(probe) or _install(probe, settings, gpus)
+
+
+def _obstacle(probe: Probe) -> DriverPlan | None:
+    """What must be put right by a person first."""
+    gpus, driver = probe.nvidia_gpus, probe.driver
+    if driver.gpus and len(driver.gpus) < len(gpus):
+        return DriverPlan(
+            "refuse",
+            f"the driver lists {len(driver.gpus)} of {len(gpus)} GPUs",
+            "'journalctl -k | grep NVRM' on the host tells why; a lost card needs a power cycle",
+        )
+    for gpu in gpus:
+        if gpu.driver not in (None, "nvidia", *REPLACEABLE):
+            return DriverPlan(
+                "refuse",
+                f"GPU {gpu.bdf} belongs to {gpu.driver}",
+                "give it back to the host, or take the host out of the inventory",
+            )
     if probe.virtualisation in CONTAINERS:
         return DriverPlan(
             "refuse",
             f"this host is a container ({probe.virtualisation}): its kernel is not its own",
             "install the driver on the machine that runs it and pass the GPU in",
         )
-    return _install(probe, settings, gpus)
+    return None
 
 
 def healthy(probe: Probe) -> bool:
     """Whether the loaded driver lists every GPU of the bus and is new enough for the engine."""
     driver = probe.driver
-    if driver.smi_rc != 0 or len(driver.gpus) != len(probe.nvidia_gpus) or not driver.uvm_loaded:
-        return False
+    listed = driver.smi_rc == 0 and len(driver.gpus) == len(probe.nvidia_gpus)
+    return listed and driver.uvm_loaded and new_enough(probe)
+
+
+def new_enough(probe: Probe) -> bool:
+    """Whether the engine takes every GPU that the driver lists."""
+    driver = probe.driver
     major = _major(driver.loaded or driver.gpus[0].driver_version)
     return all(major >= catalog.drivers().floor(gpu.compute_capability) for gpu in driver.gpus)
 
@@ -81,6 +110,7 @@ def _install(probe: Probe, settings: Settings, gpus: tuple[PciDevice, ...]) -> D
         keyring_sha256=settings.driver_keyring_sha256,
         pinning=row.pinning.format(branch=settings.driver_branch),
         packages=(row.headers.format(kernel=probe.kernel), *row.packages[flavour]),
+        proxies=settings.proxies,
     )
 
 
@@ -107,9 +137,7 @@ def _why(probe: Probe) -> str:
         return "no driver is installed"
     if driver.loaded is None:
         return "the driver is installed but not loaded"
-    if len(driver.gpus) != len(probe.nvidia_gpus):
-        return f"the driver lists {len(driver.gpus)} of {len(probe.nvidia_gpus)} GPUs"
-    return f"driver {driver.loaded} is too old for Ollama, or nvidia_uvm is not loaded"
+    return f"driver {driver.loaded} is too old for Ollama"
 
 
 def _major(version: str) -> int:

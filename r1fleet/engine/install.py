@@ -1,7 +1,7 @@
 """Operations of the engine stage. Each can be used alone in any deploy."""
 
 import shlex
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from importlib import resources
 
 from pyinfra.api import FunctionCommand, operation
@@ -11,8 +11,8 @@ from r1fleet.engine.wanted import EngineWanted, PreloadWanted
 from r1fleet.hostfacts import Probe
 from r1fleet.longstep import long_step
 from r1fleet.managed import write
-from r1fleet.remote import step
-from r1fleet.shell import assign
+from r1fleet.remote import fail, step
+from r1fleet.shell import assign, export
 
 Commands = Generator[FunctionCommand, None, None]
 
@@ -20,15 +20,16 @@ SERVICE_USER = "ollama"
 HOME = "/var/lib/ollama"
 TOOLS = {"aria2c": "aria2", "zstd": "zstd", "curl": "curl", "tar": "tar"}
 
+# In one go: what a killed run left out, no later one would notice.
 _ADD_USER = f"""
 set -e
 getent group {SERVICE_USER} >/dev/null || groupadd --system {SERVICE_USER}
-id -u {SERVICE_USER} >/dev/null 2>&1 || useradd --system --gid {SERVICE_USER} --home-dir {HOME} \
-  --no-create-home --shell /usr/sbin/nologin {SERVICE_USER}
+groups=
 for group in render video; do
-  getent group $group >/dev/null && usermod -a -G $group {SERVICE_USER}
+  ! getent group $group >/dev/null || groups="$groups,$group"
 done
-install -d -o {SERVICE_USER} -g {SERVICE_USER} -m 755 {HOME}
+useradd --system --gid {SERVICE_USER} --groups "${{groups#,}}" --home-dir {HOME} --create-home \
+  --skel /nonexistent --shell /usr/sbin/nologin {SERVICE_USER}
 """
 
 _INSTALL_TOOLS = """
@@ -41,10 +42,10 @@ apt-get -qq -o DPkg::Lock::Timeout=600 -o Dpkg::Use-Pty=0 install -y --no-instal
 _RESTART = """
 systemctl daemon-reload
 systemctl enable -q ollama.service
-systemctl restart ollama.service || {
+systemctl "$VERB" ollama.service || {
   journalctl -n 1 --no-pager -o cat --since -3min -t wait-for-gpus -t ollama >&2; exit 1; }
 i=0
-until curl -fsS -m 5 -o /dev/null "$URL/api/version" 2>/dev/null; do
+until curl -fsS --noproxy "*" -m 5 -o /dev/null "$URL/api/version" 2>/dev/null; do
   i=$((i + 1))
   [ $i -lt 60 ] || { echo "no answer at $URL after 60 s" >&2; exit 1; }
   sleep 1
@@ -54,22 +55,34 @@ rm -f "$MARK"
 
 
 @operation()
+def tools(probe: Probe, proxies: Mapping[str, str]) -> Commands:
+    """Install the programs that the later stages download and unpack with.
+
+    + probe: the host as it is
+    + proxies: variables such as https_proxy for the package manager
+    """
+    missing = sorted(package for tool, package in TOOLS.items() if tool not in probe.tools)
+    if not missing:
+        return
+    if "apt-get" not in probe.tools:
+        yield fail("tools", f"{', '.join(missing)} are missing", "install them, then run again")
+    yield long_step(
+        "tools",
+        f"installs {', '.join(missing)}",
+        "r1fleet-tools",
+        export(proxies) + _INSTALL_TOOLS + "  " + " ".join(missing),
+        "check the host's apt sources, then run again",
+        change=f"packages {', '.join(missing)}",
+    )
+
+
+@operation()
 def prepare(probe: Probe, models_dir: str) -> Commands:
-    """What the later stages stand on: download tools, the service user, the model directory.
+    """The service user and the model directory.
 
     + probe: the host as it is
     + models_dir: absolute path; created with its owner, also on a mount of its own
     """
-    missing = sorted(package for tool, package in TOOLS.items() if tool not in probe.tools)
-    if missing:
-        yield long_step(
-            "engine",
-            f"installs {', '.join(missing)}",
-            "r1fleet-tools",
-            _INSTALL_TOOLS + "  " + " ".join(missing),
-            "check the host's apt sources, then run again",
-            change=f"packages {', '.join(missing)}",
-        )
     if SERVICE_USER not in probe.user_groups:
         yield step(
             "engine",
@@ -107,13 +120,7 @@ def install(probe: Probe, wanted: EngineWanted) -> Commands:
     differing = [file for file in wanted.files if file.differs(probe.files)]
     switch = probe.engine_current != archive.key
     if differing or switch:
-        yield step(
-            "engine",
-            "notes that a restart must follow",
-            f"install -d -m 700 {paths.RESTART_MARK.rpartition('/')[0]}"
-            f" && touch {paths.RESTART_MARK}",
-            "check /run",
-        )
+        yield _mark()
     yield from write("engine", differing)
     if switch:
         yield step(
@@ -126,15 +133,21 @@ def install(probe: Probe, wanted: EngineWanted) -> Commands:
             change=f"engine {archive.version}",
         )
     unit = probe.unit("ollama.service")
-    healthy = unit.active == "active" and unit.enabled and not unit.needs_reload
+    running = unit.active == "active" and unit.enabled and not unit.needs_reload
+    # Another version answers while the switch waits for its restart; None does not answer at all.
+    healthy = running and probe.engine_version == archive.version
     if differing or switch or probe.restart_pending or not healthy:
+        again = differing or switch or probe.restart_pending or unit.active == "active"
+        # A start that is under way, as after a boot, is joined.
+        verb = "restart" if again else "start"
+        names = {"URL": wanted.base_url, "MARK": paths.RESTART_MARK, "VERB": verb}
         yield step(
             "engine",
             "restarts Ollama" if unit.active == "active" else "starts Ollama",
-            assign({"URL": wanted.base_url, "MARK": paths.RESTART_MARK}) + _RESTART,
+            assign(names) + _RESTART,
             "journalctl -u ollama on the host tells more",
             change="Ollama restarted" if unit.active == "active" else "Ollama started",
-            timeout_s=300,
+            timeout_s=600,
         )
 
 
@@ -147,25 +160,42 @@ def preload(probe: Probe, wanted: PreloadWanted, again: bool = False) -> Command
     + again: load now even if the unit ran before (the model is not in memory and should be)
     """
     differing = [file for file in wanted.files if file.differs(probe.files)]
-    yield from write("engine", differing)
+    if differing:
+        yield _mark()
+    yield from write("model", differing)
     unit = probe.unit("r1fleet-preload.service")
-    settled = unit.active == "active" and unit.enabled and not unit.needs_reload
-    if differing or again or not settled:
+    loading = unit.active in ("active", "activating") and unit.enabled and not unit.needs_reload
+    if differing or again or not loading:
+        # A load that is under way is joined, not begun anew.
+        verb = "restart" if differing or unit.active == "active" else "start"
         yield step(
             "model",
             f"loads {wanted.model}",
-            "systemctl daemon-reload; systemctl enable -q r1fleet-preload.service\n"
-            "systemctl restart r1fleet-preload.service || { journalctl -n 20 --no-pager -o cat"
-            " -u r1fleet-preload.service | grep curl | tail -n 1 >&2; exit 1; }",
-            "journalctl -u ollama on the host tells more",
+            f"systemctl daemon-reload; systemctl enable -q r1fleet-preload.service\n"
+            f"systemctl {verb} r1fleet-preload.service || {{ journalctl -n 1 --no-pager -o cat"
+            " --since -1h -t preload -t curl >&2; exit 1; }\n"
+            f"rm -f {paths.RESTART_MARK}",
+            "journalctl -u ollama -u r1fleet-preload on the host tells more",
             change=f"{wanted.model} loaded",
-            timeout_s=1800,
+            timeout_s=wanted.timeout_s,
         )
+
+
+def _mark() -> FunctionCommand:
+    """Note on the host that what runs there reads other files than it was started with."""
+    folder = paths.RESTART_MARK.rpartition("/")[0]
+    return step(
+        "engine",
+        "notes that a restart must follow",
+        f"install -d -m 700 {folder} && touch {paths.RESTART_MARK}",
+        "check /run",
+        quiet=True,
+    )
 
 
 def _install_script(wanted: EngineWanted) -> str:
     archive = wanted.archive
-    head = assign(
+    head = export(wanted.proxies) + assign(
         {
             "URL": archive.url,
             "SHA256": archive.sha256 or "",

@@ -1,7 +1,7 @@
 """What the engine of a host should be: pure, from settings and the size that was chosen."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from r1fleet import paths
@@ -11,6 +11,7 @@ from r1fleet.offload import kept_mib
 from r1fleet.settings import Settings
 from r1fleet.sizing import Choice, policy
 from r1fleet.templates import render
+from r1fleet.verify.judge import keep_alive_json
 
 ARCHIVE_ARCH = {"x86_64": "amd64", "aarch64": "arm64"}
 
@@ -36,6 +37,7 @@ class EngineWanted:
     archive: Archive
     files: tuple[ManagedFile, ...]  # a change of one of these means a restart
     base_url: str  # where it answers once it is up
+    proxies: Mapping[str, str]  # for the download
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,7 @@ class PreloadWanted:
 
     model: str
     files: tuple[ManagedFile, ...]
+    timeout_s: int
 
 
 def archive(settings: Settings, arch: str) -> Archive:
@@ -60,6 +63,7 @@ def engine(settings: Settings, choice: Choice, probe: Probe) -> EngineWanted:
         env_file=paths.ENGINE_ENV,
         gpu_count=len(probe.driver.gpus) if choice.placement == "gpu" else 0,
         wait_for_gpus=paths.WAIT_FOR_GPUS,
+        models_dir=settings.ollama_models,
         engine_root=paths.ENGINE_ROOT,
     )
     environment = render(
@@ -78,6 +82,7 @@ def engine(settings: Settings, choice: Choice, probe: Probe) -> EngineWanted:
             ManagedFile(paths.ENGINE_UNIT, unit),
         ),
         base_url=settings.base_url,
+        proxies=settings.proxies,
     )
 
 
@@ -104,12 +109,8 @@ def preload(settings: Settings, model: str) -> PreloadWanted:
             ),
             ManagedFile(paths.PRELOAD_UNIT, unit),
         ),
+        timeout_s=settings.load_time_max_s + 240,
     )
-
-
-def keep_alive_json(keep_alive: str) -> str | int:
-    """OLLAMA_KEEP_ALIVE as a request's keep_alive: plain numbers are seconds, else a duration."""
-    return int(keep_alive) if keep_alive.lstrip("-").isdigit() else keep_alive
 
 
 def variables(settings: Settings, choice: Choice, probe: Probe) -> Iterator[tuple[str, str]]:

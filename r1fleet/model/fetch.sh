@@ -56,10 +56,6 @@ come() {
   }
 }
 
-own() {
-  if id -u ollama >/dev/null 2>&1; then chown -h ollama:ollama "$@"; fi
-}
-
 status() {
   cat "$run_dir/status" 2>/dev/null
   [ -r "$job/job" ] || return 0
@@ -166,7 +162,6 @@ fetch_blob() {
     # What a power cut left may be damaged; what comes in one go may not.
     resumed=
   done
-  own "$file"
   sync "$file"
   mv -f "$file" "$models/blobs/sha256-$hex" || fail "cannot write to $models/blobs"
 }
@@ -187,26 +182,14 @@ install_manifest() {
   [ "sha256:${sum%% *}" = "$digest" ] || fail "the manifest in $job is damaged"
   folder=$models/manifests/${path%/*}
   mkdir -p "$folder" || fail "cannot write to $models/manifests"
-  own "$fresh"
   sync "$fresh"
   mv -f "$fresh" "$models/manifests/$path" || fail "cannot write to $folder"
-  # The user may have come into being meanwhile.
-  own "$models/blobs" "$models/manifests"
-  while [ "$folder" != "$models/manifests" ]; do
-    own "$folder"
-    folder=${folder%/*}
-  done
-  own "$models/manifests/$path"
-  while read -r key hex size; do
-    [ "$key" != blob ] || own "$models/blobs/sha256-$hex"
-  done <"$job/job"
 }
 
 fetch() {
   aria2=$(command -v aria2c)
   mkdir -p "$models/blobs" "$models/manifests" || fail "cannot make $models"
   mkdir -p -m 700 "$stage" || fail "cannot make $stage"
-  own "$models/blobs" "$models/manifests"
   drop_strays
   while read -r key hex size; do
     [ "$key" = blob ] || continue
@@ -251,4 +234,3 @@ if [ "${2-}" = api ]; then api; else fetch; fi
 total=$(status | grep -E '^(total|done) ')
 put complete
 echo "$total" >>"$run_dir/status"
-rm -rf "$job"

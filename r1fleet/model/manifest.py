@@ -7,7 +7,7 @@ ID, cut to 12 hex); names and tags move. Sizes are in bytes, digests read "sha25
 import hashlib
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field, ValidationError
@@ -43,6 +43,7 @@ class ModelWanted:
     + rate_limit: for the whole download, bytes per second, "20M" (binary); None for none
     + via: "fetch" (a standard downloader, needs no engine) or "api" (Ollama's own pull)
     + engine_url: the running engine, for via "api"
+    + proxies: variables such as https_proxy for the downloader
 
     Raises ValueError for anything that is not safe in a path, a URL or a script.
     """
@@ -55,6 +56,7 @@ class ModelWanted:
     rate_limit: str | None = None
     via: Literal["fetch", "api"] = "fetch"
     engine_url: str = "http://127.0.0.1:11434"
+    proxies: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         sound = {

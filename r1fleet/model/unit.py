@@ -11,7 +11,8 @@ from pyinfra.api import Host
 from r1fleet import paths
 from r1fleet.model.manifest import REGISTRY, STAGING, ModelManifest, ModelWanted, human
 from r1fleet.remote import HostFailure, Result, run
-from r1fleet.shell import assign
+from r1fleet.shell import assign, write_file
+from r1fleet.templates import env_quote
 
 FETCH = f"{paths.LIB}/fetch"
 RUN_DIR = "/run/r1fleet-pull"
@@ -28,8 +29,8 @@ echo "unit $(systemctl is-active {paths.PULL_UNIT})"
 cat {RUN_DIR}/status 2>/dev/null
 stat -c "staged %b %s %n" "$R1_STAGED"/$R1_PATTERN 2>/dev/null
 {_FREE}
-install -d -m 755 {RUN_DIR}
-new={RUN_DIR}/manifest
+install -d -m 755 {paths.PULL_DIR}
+new={paths.PULL_DIR}/manifest
 rm -f "$new"
 code=$(curl -sSL --proto '=http,https' --connect-timeout 10 --max-time 60 --max-filesize 1000000 \
   --retry 3 --retry-delay 2 --retry-connrefused -w '%{{http_code}}' -o "$new" \
@@ -38,18 +39,19 @@ echo "http $code"
 [ ! -f "$new" ] || echo "manifest $(base64 -w0 "$new")"
 """
 
+# Not as root: it writes where the service user could plant links.
 _START = f"""
 set -e
-install -d -m 755 {paths.LIB} "$R1_JOB"
-cat >{FETCH}.new
-chmod 755 {FETCH}.new
-mv -f {FETCH}.new {FETCH}
+install -d -m 755 "$R1_JOB"
 for other in {paths.PULL_DIR}/*/; do [ "$other" = "$R1_JOB/" ] || rm -rf "$other"; done
-[ ! -f {RUN_DIR}/manifest ] || mv -f {RUN_DIR}/manifest "$R1_JOB/manifest"
+[ ! -f {paths.PULL_DIR}/manifest ] || mv -f {paths.PULL_DIR}/manifest "$R1_JOB/manifest"
+[ ! -f {paths.PULL_DIR}/proxy ] || mv -f {paths.PULL_DIR}/proxy "$R1_JOB/proxy"
 printf '%s' "$R1_LINES" >"$R1_JOB/job"
+chmod 644 "$R1_JOB/job" "$R1_JOB/manifest"
 rm -f {RUN_DIR}/status
 systemd-run --quiet --collect --unit={paths.PULL_UNIT} --description="fetches $R1_NAME" \\
-  {FETCH} "$R1_JOB" $R1_HOW
+  --uid=ollama --gid=ollama -p RuntimeDirectory=r1fleet-pull -p RuntimeDirectoryPreserve=yes \\
+  -p EnvironmentFile="-$R1_JOB/proxy" {FETCH} "$R1_JOB" $R1_HOW
 """
 
 # Waits up to two seconds, so that the end is seen soon with few commands. The unit's state is
@@ -152,7 +154,12 @@ def look(host: Host, want: ModelWanted) -> Seen:
         "R1_PATTERN": "*-partial" if api else "*",
         "R1_URL": f"{want.repository_url}/manifests/{want.tag}",
     }
-    return read(run(host, assign(values) + _LOOK, timeout_s=300))
+    lines = [f"{name}={env_quote(value)}\n" for name, value in want.proxies.items()]
+    environment = "".join(["# for downloads\n", *lines])  # nothing at all would not be sent
+    # A proxy may carry a password: it goes by a file that only root reads, never by a command line.
+    place = write_file(f"{paths.PULL_DIR}/proxy", environment, mode="600")
+    script = f"{assign(values)}({place}) || exit 1\nset -a; . {paths.PULL_DIR}/proxy\n{_LOOK}"
+    return read(run(host, script, stdin=environment, timeout_s=300))
 
 
 def launch(host: Host, want: ModelWanted, manifest: ModelManifest) -> None:
@@ -164,7 +171,8 @@ def launch(host: Host, want: ModelWanted, manifest: ModelManifest) -> None:
         "R1_HOW": "api" if want.via == "api" else "",
     }
     script = (resources.files("r1fleet.model") / "fetch.sh").read_text(encoding="ascii")
-    started = run(host, assign(values) + _START, stdin=script)
+    place = write_file(FETCH, script, mode="755")
+    started = run(host, f"{assign(values)}({place}) || exit 1\n{_START}", stdin=script)
     if not started.ok:
         raise HostFailure(f"fetching {want.name}", started.reason, "check systemd on the host")
 

@@ -74,16 +74,19 @@ def state(
     decision: Mapping[str, Any],
     models: Mapping[str, Mapping[str, Any]],
     verified: Mapping[str, Any] | None,
+    models_mount: tuple[str, str],
 ) -> dict[str, Any]:
     """The whole of state.json: what was chosen and from what, what is installed and proven.
 
     + decision: the choice with its inputs
     + models: name -> model.manifest.state_entry
     + verified: verified_entry, or None when nothing is proven
+    + models_mount: the model directory and the mount point it lies on
     """
     return {
         "schema": SCHEMA,
         "decision": dict(decision),
         "models": {name: dict(entry) for name, entry in models.items()},
         "verified": dict(verified) if verified else None,
+        "models_mount": list(models_mount),
     }

@@ -3,12 +3,11 @@
 Faults are sentences for people: what was seen, what was wanted, what to do.
 """
 
-import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
-from r1fleet.hostfacts import LoadedModel, Probe
+from r1fleet.hostfacts import LoadedModel, Probe, json_object
 from r1fleet.outcome import Smoke
 
 LOG = "see `journalctl -u ollama`"
@@ -69,7 +68,7 @@ class Reply:
     @property
     def fields(self) -> dict[str, Any]:
         """The body as an object; {} when it is none."""
-        return _object(self.body)
+        return json_object(self.body)
 
     @property
     def error(self) -> str:
@@ -114,13 +113,13 @@ def parse(text: str) -> Answers:
     if missing := [name for name in SECTIONS if name not in sections]:
         raise ValueError(f"the answer has no section {', '.join(missing)}")
     rows = _reply(sections["ps"]).fields.get("models")
-    preload = _object("\n".join(sections["preload"]))
+    preload = json_object("\n".join(sections["preload"]))
     return Answers(
         preload_s=float(preload.get("load_duration") or 0) / 1e9,
         load=_reply(sections["load"]),
         chat=_reply(sections["chat"]),
         stream=_reply(sections["stream"]),
-        loaded=tuple(_loaded(row) for row in rows or () if isinstance(row, dict)),
+        loaded=tuple(LoadedModel.from_row(row) for row in rows or () if isinstance(row, dict)),
         compute=tuple(
             cells[1].strip() for line in sections["compute"] if len(cells := line.split(",")) == 3
         ),
@@ -175,6 +174,12 @@ def needs_load(probe: Probe, digest: str, keep_alive: str) -> bool:
     return keep_alive.startswith("-") and _row(probe.loaded, digest) is None
 
 
+def keep_alive_json(keep_alive: str) -> str | int:
+    """OLLAMA_KEEP_ALIVE as a request's keep_alive: plain numbers are seconds and go as numbers
+    (Ollama refuses "-1" as a text without a unit), others are durations."""
+    return int(keep_alive) if keep_alive.lstrip("-").isdigit() else keep_alive
+
+
 def _row_faults(want: SmokeWanted, found: Answers, row: LoadedModel | None) -> Iterator[Fault]:
     if row is None:
         others = ", ".join(f"{other.name} {other.digest[:12]}" for other in found.loaded)
@@ -224,7 +229,7 @@ def _stream_faults(want: SmokeWanted, stream: Reply) -> Iterator[Fault]:
 
 def _deltas(body: str) -> Iterator[dict[str, Any]]:
     for line in body.splitlines():
-        for choice in _object(line.removeprefix("data:")).get("choices") or ():
+        for choice in json_object(line.removeprefix("data:")).get("choices") or ():
             yield choice.get("delta") or {}
 
 
@@ -275,21 +280,3 @@ def _per_second(chat: dict[str, Any]) -> float:
 def _reply(lines: list[str]) -> Reply:
     code, _, seconds = (lines[0] if lines else "000 0").partition(" ")
     return Reply(code, float(seconds or 0), "\n".join(lines[1:]))
-
-
-def _object(text: str) -> dict[str, Any]:
-    try:
-        value = json.loads(text)
-    except ValueError:
-        return {}
-    return value if isinstance(value, dict) else {}
-
-
-def _loaded(row: dict[str, Any]) -> LoadedModel:
-    return LoadedModel(
-        name=str(row.get("name", "")),
-        digest=str(row.get("digest", "")).removeprefix("sha256:"),
-        size_bytes=int(row.get("size") or 0),
-        size_vram_bytes=int(row.get("size_vram") or 0),
-        context=row.get("context_length"),
-    )

@@ -2,7 +2,6 @@
 
 import base64
 import json
-import re
 from collections.abc import Generator, Mapping
 from datetime import UTC, datetime
 from functools import cache
@@ -14,10 +13,11 @@ from pyinfra.api import FunctionCommand, Host, operation
 from r1fleet import outcome, paths
 from r1fleet.remote import HostFailure, host_task, run, say, step, warn
 from r1fleet.shell import assign, write_file
-from r1fleet.verify.judge import SmokeWanted, judge, parse
+from r1fleet.verify.judge import SmokeWanted, judge, keep_alive_json, parse
 
 Commands = Generator[FunctionCommand, None, None]
 
+HOLD_S = 60
 SPARE_S = 60  # of the remote command, over the sum of its requests' limits
 
 
@@ -40,12 +40,13 @@ def write_state(state: Mapping[str, Any], found: Mapping[str, Any]) -> Commands:
     + found: what the probe read of it
     """
     if state != found:
+        content = json.dumps(state, indent=1, sort_keys=True) + "\n"
         yield step(
             "verify",
             "writes what was decided and proven",
-            write_file(paths.STATE_FILE, mode="644"),
+            write_file(paths.STATE_FILE, content, mode="644"),
             f"check the free space and rights of {paths.STATE_DIR}",
-            stdin=json.dumps(state, indent=1, sort_keys=True) + "\n",
+            stdin=content,
         )
 
 
@@ -75,9 +76,8 @@ def ask(host: Host, stage: str, title: str, want: SmokeWanted) -> None:
 
 
 def _variables(want: SmokeWanted) -> dict[str, str]:
-    keep = want.keep_alive
-    # A bare number must go as one: Ollama refuses "-1" as a text without a unit.
-    keep_alive = int(keep) if re.fullmatch(r"[-+]?[0-9]+", keep) else keep
+    # 0 unloads at once; the proof has to see the model loaded.
+    keep_alive = keep_alive_json(want.keep_alive) or HOLD_S
     messages = [{"role": "user", "content": want.prompt}]
     load = {"model": want.model, "keep_alive": keep_alive, "stream": False}
     chat = {**load, "messages": messages, "think": True}

@@ -13,7 +13,7 @@ ask() { # ask SECTION LIMIT_S PATH [BODY]
   : >"$dir/body"
   path=$3 limit=$2
   if [ $# -gt 3 ]; then printf '%s' "$4" >"$dir/ask"; set -- -d "@$dir/ask"; else set --; fi
-  curl -sSN -m "$limit" -o "$dir/body" -w '%{http_code} %{time_total}\n' \
+  curl -sSN --noproxy '*' -m "$limit" -o "$dir/body" -w '%{http_code} %{time_total}\n' \
     -H 'Content-Type: application/json' "$@" "$R1_URL$path" 2>"$dir/error"
   cat "$dir/body" "$dir/error"
   echo

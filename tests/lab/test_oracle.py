@@ -1,10 +1,12 @@
 """The formula of sizing against llama.cpp itself: its own projection for files of true shape."""
 
 from itertools import product
+from random import Random
 
 import pytest
 
 from lab.engine.build import EngineDir, ensure
+from lab.layouts import judge, random_case
 from lab.oracle import project
 from r1fleet import catalog, memory
 from r1fleet.memory import MIB, Load
@@ -51,3 +53,10 @@ def test_the_formula_is_llama_cpp_s_own(
     assert cache // MIB == found.devices[0].kv
     assert abs(ours - found.projected_mib) <= max(found.projected_mib / 100, 64)
     assert ours >= found.projected_mib - 64
+
+
+def test_what_is_chosen_for_random_hosts_fits_by_llama_cpp(engine: EngineDir) -> None:
+    random = Random(7)
+    verdicts = [judge(engine, *random_case(random)) for _ in range(40)]
+    assert [verdict for verdict in verdicts if verdict.unfit] == []
+    assert len([verdict for verdict in verdicts if verdict.missed]) <= 2

@@ -16,7 +16,7 @@ from pyinfra.api import FunctionCommand, Host, State
 MOVED = ("/var/lib/r1fleet", "/usr/local/lib/r1fleet", "/run/r1fleet-pull")
 
 SYSTEMD_RUN = """#!/bin/sh
-for word; do case $word in --*) shift ;; *) break ;; esac; done
+while :; do case $1 in --*) shift ;; -p) shift 2 ;; *) break ;; esac; done
 ( "$@" >"$ROOT/unit.log" 2>&1 </dev/null; rm -f "$ROOT/unit" ) &
 echo $! >"$ROOT/unit"
 echo started >>"$ROOT/starts"

@@ -59,7 +59,6 @@ def test_a_bare_host_gets_the_model(host: FakeHost, registry: Registry) -> None:
     assert (models / f"blobs/sha256-{sha256(BIG)}").read_bytes() == BIG
     assert host.starts() == ["started"]
     assert outcome.of(host.name).changes == [f"model {NAME} {manifest.digest[:19]}"]
-    assert list(host.at("/var/lib/r1fleet/pull").iterdir()) == []
 
 
 def test_a_second_run_sends_no_command(host: FakeHost, registry: Registry) -> None:

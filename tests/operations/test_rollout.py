@@ -24,7 +24,8 @@ def run_of(probe: Probe | None, **settings: Any) -> HostRun:
 
 
 def plan(probe: Probe | None, **settings: Any) -> list[str]:
-    return rollout.preview(run_of(probe, **settings))
+    steps, refusal = rollout.preview(run_of(probe, **settings))
+    return steps if refusal is None else [*steps, refusal]
 
 
 def stages(steps: list[str]) -> list[str]:
@@ -38,7 +39,7 @@ def stages(steps: list[str]) -> list[str]:
 
 def test_a_bare_host_goes_through_all_stages_in_order() -> None:
     steps = plan(bare("T4"))
-    assert stages(steps) == ["driver", "engine", "pull", "model", "verify"]
+    assert stages(steps) == ["tools", "driver", "engine", "pull", "model", "verify"]
     assert "driver: installs branch 580, open modules" in steps
     assert any("deepseek-r1:14b" in step for step in steps if step.startswith("pull"))
 
@@ -90,14 +91,45 @@ def test_no_reboot_where_it_is_forbidden() -> None:
 
 
 def test_one_reboot_only_where_another_driver_holds_the_card() -> None:
-    for nouveau, name in ((True, "reboot"), (False, "step")):
+    for nouveau, names in ((True, ["step", "reboot"]), (False, ["step"])):
         probe = bare(
             "T4", driver=replace(working("T4"), loaded=None, gpus=(), smi_rc=9, nouveau=nouveau)
         )
         commands = list(
             rollout.driver.activate._inner(probe, rollout.plan_driver(probe, Settings()), True)
         )
-        assert [command.function.__name__ for command in commands] == [name]
+        assert [command.function.__name__ for command in commands] == names
+
+
+def test_a_card_still_held_after_the_blacklist_was_booted_is_not_rebooted_for_again() -> None:
+    held = replace(
+        working("T4"), loaded=None, gpus=(), smi_rc=9, nouveau=True, blacklisted_at_boot=True
+    )
+    probe = bare("T4", driver=held)
+    first = next(
+        iter(rollout.driver.activate._inner(probe, rollout.plan_driver(probe, Settings()), True))
+    )
+    assert rollout.is_refusal(first)
+
+
+def test_a_login_without_roots_rights_is_told_what_to_set() -> None:
+    (told,) = plan(bare("T4", is_root=False))
+    assert "_sudo = True" in told
+
+
+def test_a_model_directory_whose_mount_is_gone_is_refused() -> None:
+    state = {"models_mount": ["/var/lib/ollama/models", "/var/lib/ollama/models"]}
+    (told,) = plan(bare("T4", state=state))
+    assert "is not there now" in told
+    assert len(plan(bare("T4", state=state), ollama_models="/data/models")) > 1
+
+
+def test_a_plan_that_cannot_be_made_is_this_hosts_failure_alone() -> None:
+    run = run_of(bare("T4", driver=working("T4")))
+    run.settings = run.settings.model_copy(update={"registry_url": "file:///etc/passwd"})
+    _, refusal = rollout.preview(run)
+    assert refusal is not None
+    assert "registry_url" in refusal
 
 
 def test_prove_fails_a_host_whose_gpu_is_missing() -> None:
@@ -119,6 +151,7 @@ def test_an_unchanged_engine_is_not_touched() -> None:
         engine_current=found.archive.key,
         engine_versions=frozenset({found.archive.key}),
         files={file.path: file.sha256 for file in found.files},
+        engine_version=found.archive.version,
     )
     assert list(install.install._inner(probe, found)) == []
     changed = replace(probe, files={**probe.files, found.files[0].path: "0" * 64})
@@ -130,4 +163,7 @@ def test_an_unchanged_engine_is_not_touched() -> None:
     ]
     interrupted = replace(probe, restart_pending=True)
     titles = [rollout.title(command) for command in install.install._inner(interrupted, found)]
+    assert titles == ["engine: restarts Ollama"]
+    silent = replace(probe, engine_version=None)
+    titles = [rollout.title(command) for command in install.install._inner(silent, found)]
     assert titles == ["engine: restarts Ollama"]

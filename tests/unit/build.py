@@ -14,7 +14,7 @@ CARDS = {
     "V100": ("1db5", 32768, (7, 0)),
 }
 
-BARE_DRIVER = Driver(None, False, False, None, None, False, 127, (), ())
+BARE_DRIVER = Driver(None, False, False, None, None, False, False, 127, (), ())
 
 
 def pci(*cards: str, driver: str | None = None) -> tuple[PciDevice, ...]:
@@ -39,7 +39,7 @@ def working(*cards: str, version: str = "580.178.04", **changes: Any) -> Driver:
         )
         for i, card in enumerate(cards)
     )
-    driver = Driver(version, True, True, version, version, False, 0, rows, ())
+    driver = Driver(version, True, True, version, version, False, False, 0, rows, ())
     return replace(driver, **changes)
 
 
@@ -54,6 +54,7 @@ def bare(*cards: str, **changes: Any) -> Probe:
         boot_id="b0",
         cores=16,
         virtualisation="none",
+        is_root=True,
         ram_mib=65536,
         pci=pci(*cards),
         driver=BARE_DRIVER,

@@ -69,11 +69,22 @@ def test_a_driver_under_the_engines_floor_is_replaced(card: str, version: str, a
     assert plan(bare(card, driver=working(card, version=version)), SETTINGS).action == action
 
 
-def test_a_missing_gpu_or_uvm_is_not_healthy() -> None:
-    probe = bare("T4", "T4", driver=working("T4"))
-    assert plan(probe, SETTINGS).reason == "the driver lists 1 of 2 GPUs"
-    without_uvm = bare("T4", driver=working("T4", uvm_loaded=False))
-    assert plan(without_uvm, SETTINGS).action == "install"
+def test_a_gpu_that_a_loaded_driver_does_not_list_is_nothing_to_install_against() -> None:
+    found = plan(bare("T4", "T4", driver=working("T4")), SETTINGS)
+    assert found.action == "refuse"
+    assert found.reason == "the driver lists 1 of 2 GPUs"
+
+
+def test_a_missing_uvm_is_only_loaded_whoever_installed_the_driver() -> None:
+    without_uvm = bare("T4", driver=working("T4", uvm_loaded=False), distro="arch")
+    assert plan(without_uvm, SETTINGS).action == "load"
+
+
+def test_a_card_that_belongs_to_a_virtual_machine_is_left_to_it() -> None:
+    found = plan(bare("T4", pci=pci("T4", driver="vfio-pci")), SETTINGS)
+    assert found.action == "refuse"
+    assert "vfio-pci" in found.reason
+    assert plan(bare("T4", pci=pci("T4", driver="nouveau")), SETTINGS).action == "install"
 
 
 def test_an_unknown_distribution_is_refused_with_the_way_out() -> None:

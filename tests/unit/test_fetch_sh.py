@@ -90,7 +90,6 @@ class Site:
         installed = self.models / "manifests" / self.want.manifest_path
         assert installed.read_bytes() == self.raw
         assert not self.stage.exists()
-        assert not self.job.exists()
         status = self.status()
         assert status["state"] == "complete"
         assert status["digest"] == self.manifest.digest

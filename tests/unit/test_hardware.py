@@ -45,7 +45,7 @@ def test_unified_memory_leaves_the_system_its_share() -> None:
     assert card.vram_mib == unified_mib(122_570) < 122_570
     jetson = bare(ram_mib=62_840, driver=reporting(row(None, "Orin (nvgpu)")))
     assert hardware(jetson).gpus[0].unified
-    assert choose(hardware(jetson), Policy()).chosen.tag == "32b"
+    assert choose(hardware(jetson), Policy()).chosen.tag == "70b"
 
 
 def test_a_card_that_prints_no_total_is_not_taken_for_the_hosts_memory() -> None:
