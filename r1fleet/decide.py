@@ -1,14 +1,19 @@
 """From a probe and settings to a size, or to a refusal before anything changes: pure."""
 
+from dataclasses import replace
+
 from r1fleet import sticky
 from r1fleet.engine.wanted import ARCHIVE_ARCH
 from r1fleet.hardware import hardware
 from r1fleet.hostfacts import Probe
 from r1fleet.model.manifest import ModelWanted
 from r1fleet.settings import Settings
-from r1fleet.sizing import Choice, policy
+from r1fleet.sizing import Choice, Sizing, choose, policy
 from r1fleet.sticky import Decision
 from r1fleet.verify.judge import SmokeWanted
+
+# The formula was never further than this, or 1 %, below llama.cpp's own figure (bench/sizing.py).
+FORMULA_DOUBT_MIB = 64
 
 
 def refusals(settings: Settings, probe: Probe) -> list[tuple[str, str, str]]:
@@ -51,6 +56,19 @@ def refusals(settings: Settings, probe: Probe) -> list[tuple[str, str, str]]:
 def size(settings: Settings, probe: Probe) -> Decision:
     """The size for a host: what was decided for it while nothing of it has changed, else anew."""
     return sticky.decide(hardware(probe), policy(settings), probe)
+
+
+def smaller(settings: Settings, probe: Probe, less_mib: int) -> Sizing:
+    """The size when each card holds so much less than the formula says."""
+    wanted = policy(settings)
+    return choose(hardware(probe), replace(wanted, reserve_mib=wanted.reserve_mib + less_mib))
+
+
+def is_certain(settings: Settings, probe: Probe, choice: Choice) -> bool:
+    """Whether the tag would be the same if the formula were wrong by all that it ever was."""
+    doubt_mib = max(FORMULA_DOUBT_MIB, max(choice.needed_mib, default=0) // 100)
+    found = smaller(settings, probe, doubt_mib).choice
+    return found is not None and found.tag == choice.tag
 
 
 def model_wanted(settings: Settings, choice: Choice) -> ModelWanted:

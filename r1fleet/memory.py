@@ -30,6 +30,8 @@ _BYTES = {
     "Q5_K": (176, 256),
     "Q4_K": (144, 256),
 }
+# Types of a quantisation's tensors: of most, and of the output (and more, see is_finer).
+TENSOR_TYPES = {"q4_K_M": ("Q4_K", "Q6_K"), "q8_0": ("Q8_0", "Q8_0"), "fp16": ("F16", "F16")}
 _CACHE_BYTES: dict[str, tuple[int, int]] = {"f16": (2, 1), "q8_0": (34, 32), "q4_0": (18, 32)}
 # GGML_SCHED_MAX_COPIES: with several cards CUDA keeps this many copies of each input.
 _PIPELINE_COPIES = 4
@@ -72,29 +74,21 @@ class Load:
 @cache
 def weights(model: ModelTag) -> Weights:
     """Tensor bytes by the types that the quantisation gives each tensor."""
-    shape, quant = model.shape, model.quantisation
+    shape = model.shape
     vocabulary = shape.vocab * shape.embd
-    plain, output = {
-        "q4_K_M": ("Q4_K", "Q6_K"),
-        "q8_0": ("Q8_0", "Q8_0"),
-        "fp16": ("F16", "F16"),
-    }[quant]
-    embedding = _size(vocabulary, plain)
+    plain, output = TENSOR_TYPES[model.quantisation]
+    embedding = tensor_bytes(vocabulary, plain)
     if shape.arch == "deepseek2":
-        rest = model.size_bytes - embedding - _size(vocabulary, output)
+        rest = model.size_bytes - embedding - tensor_bytes(vocabulary, output)
         even = (rest // shape.layers,) * shape.layers
-        return Weights(even, _size(vocabulary, output), embedding)
+        return Weights(even, tensor_bytes(vocabulary, output), embedding)
     layers = tuple(_layer(model, index, plain, output) for index in range(shape.layers))
-    return Weights(layers, _size(vocabulary, output) + 4 * shape.embd, embedding)
+    return Weights(layers, tensor_bytes(vocabulary, output) + 4 * shape.embd, embedding)
 
 
 def _layer(model: ModelTag, index: int, plain: str, finer: str) -> int:
-    """Bytes of one layer. k-quants keep attn_v and ffn_down finer in some layers (llama-quant)."""
-    shape = model.shape
-    eighth = shape.layers // 8
-    is_fine = (
-        index < eighth or index >= 7 * shape.layers // 8 or (index - eighth) % 3 == 2
-    ) and model.quantisation == "q4_K_M"
+    """Bytes of one layer."""
+    shape, is_fine = model.shape, is_finer(model, index)
     q_width, kv_width = shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
     v_plain, v_finer = model.attn_v or (plain, finer)
     extra = {
@@ -102,15 +96,23 @@ def _layer(model: ModelTag, index: int, plain: str, finer: str) -> int:
         "qwen3": 2 * shape.head_dim,  # norms of Q and K
     }.get(shape.arch, 0)
     return (
-        _size(2 * q_width * shape.embd + kv_width * shape.embd, plain)
-        + _size(kv_width * shape.embd, v_finer if is_fine else v_plain)
-        + _size(2 * shape.ffn * shape.embd, plain)
-        + _size(shape.ffn * shape.embd, finer if is_fine else plain)
+        tensor_bytes(2 * q_width * shape.embd + kv_width * shape.embd, plain)
+        + tensor_bytes(kv_width * shape.embd, v_finer if is_fine else v_plain)
+        + tensor_bytes(2 * shape.ffn * shape.embd, plain)
+        + tensor_bytes(shape.ffn * shape.embd, finer if is_fine else plain)
         + 4 * (2 * shape.embd + extra)
     )
 
 
-def _size(values: int, gguf_type: str) -> int:
+def is_finer(model: ModelTag, index: int) -> bool:
+    """Whether k-quants keep attn_v and ffn_down of a layer finer than the rest (llama-quant)."""
+    layers, eighth = model.shape.layers, model.shape.layers // 8
+    is_fine = index < eighth or index >= 7 * layers // 8 or (index - eighth) % 3 == 2
+    return is_fine and model.quantisation == "q4_K_M"
+
+
+def tensor_bytes(values: int, gguf_type: str) -> int:
+    """Bytes of a tensor of so many values."""
     block_bytes, block_values = _BYTES[gguf_type]
     return values * block_bytes // block_values
 

@@ -4,23 +4,24 @@ Everything is one operation per host, because pyinfra joins all hosts after each
 one operation per stage a slow host would hold the next stage of all the others.
 """
 
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
+from typing import Any
 
 from pyinfra.api import FunctionCommand, operation
 
-from r1fleet import decide, outcome, sticky
+from r1fleet import decide, outcome, paths, sticky
 from r1fleet.driver import install as driver
 from r1fleet.driver.plan import DriverPlan
 from r1fleet.driver.plan import plan as plan_driver
 from r1fleet.engine import install as engine
-from r1fleet.engine import wanted
+from r1fleet.engine import tryon, wanted
 from r1fleet.fleet import HostRun
 from r1fleet.hostfacts import Probe
 from r1fleet.model import pull
 from r1fleet.model.manifest import state_entry
-from r1fleet.remote import fail, is_refusal, refusal_text, title
+from r1fleet.remote import fail, is_refusal, refusal_text, title, warn
 from r1fleet.sizing import Sizing, policy
 from r1fleet.verify import smoke
 from r1fleet.verify.fingerprint import fingerprint, is_fresh, remembered, verified_entry
@@ -28,6 +29,9 @@ from r1fleet.verify.fingerprint import state as new_state
 from r1fleet.verify.judge import SmokeWanted, check_loaded, needs_load
 
 Commands = Generator[FunctionCommand, None, None]
+Tried = Mapping[str, Any] | None  # what trying a size on gave, as state.json keeps it
+
+MOST_TRIES = 4
 
 
 @operation()
@@ -61,11 +65,19 @@ def _stages(run: HostRun) -> Commands:
     probe = yield from _driver(run, probe, driver_plan)
 
     sizing = yield from _size(run, probe)
-    choice = sizing.chosen
-
-    delivery = pull.Pull(decide.model_wanted(settings, choice))
+    delivery = pull.Pull(decide.model_wanted(settings, sizing.chosen))
     yield from engine.prepare._inner(probe, settings.ollama_models)
-    yield from pull.start._inner(delivery, probe)
+    # Where trying it on can change no more than the context, the download need not wait for it.
+    if decide.is_certain(settings, probe, sizing.chosen):
+        yield from pull.start._inner(delivery, probe)
+    archive = wanted.archive(settings, probe.arch)
+    yield from engine.fetch._inner(probe, archive, settings.proxies)
+    probe = replace(probe, engine_versions=probe.engine_versions | {archive.key})
+    sizing, tried = yield from _try_on(run, probe, sizing)
+    choice = sizing.chosen
+    if not delivery.begun or delivery.want.name != decide.model_wanted(settings, choice).name:
+        delivery = pull.Pull(decide.model_wanted(settings, choice))
+        yield from pull.start._inner(delivery, probe)
     yield from engine.install._inner(probe, wanted.engine(settings, choice, probe))
     yield from pull.finish._inner(delivery)
 
@@ -77,7 +89,7 @@ def _stages(run: HostRun) -> Commands:
         again=needs_load(probe, proof.digest, proof.keep_alive),
     )
     probe = yield from _look_again(run)
-    yield from _verify(run, probe, proof, sizing, delivery)
+    yield from _verify(run, probe, proof, sizing, delivery, tried)
 
 
 def preview(run: HostRun) -> tuple[list[str], str | None]:
@@ -110,7 +122,8 @@ def _early_pull(run: HostRun, probe: Probe) -> Commands:
     """Begin to fetch what the PCI ids promise, beside the driver's installation. If the driver
     then tells otherwise, the right one is fetched; a reboot only interrupts it."""
     choice = decide.size(run.settings, probe).sizing.choice
-    if choice and choice.placement == "gpu" and not run.rehearsing:
+    certain = choice and decide.is_certain(run.settings, probe, choice)
+    if choice and certain and choice.placement == "gpu" and not run.rehearsing:
         yield from engine.prepare._inner(probe, run.settings.ollama_models)
         delivery = pull.Pull(decide.model_wanted(run.settings, choice))
         yield from pull.start._inner(delivery, probe)
@@ -140,14 +153,49 @@ def _size(run: HostRun, probe: Probe) -> Generator[FunctionCommand, None, Sizing
     return sizing
 
 
+def _try_on(
+    run: HostRun, probe: Probe, sizing: Sizing
+) -> Generator[FunctionCommand, None, tuple[Sizing, Tried]]:
+    """The size that llama.cpp itself finds room for on these cards, and what it said; asked once
+    for each choice, before anything large is pulled."""
+    if tried := sticky.tried(probe.state, sizing.chosen):
+        return sizing, tried
+    settings, less_mib = run.settings, 0
+    library = f"{paths.ENGINE_ROOT}/{wanted.archive(settings, probe.arch).key}/lib/ollama"
+    for _ in range(MOST_TRIES):
+        trial = tryon.prepare(sizing, policy(settings), probe)
+        if trial is None:
+            return sizing, None
+        yield from tryon.try_on._inner(trial, library)
+        if not trial.excess_mib:
+            return sizing, {"projected_mib": trial.projected_mib}
+        less_mib += trial.excess_mib
+        sizing = decide.smaller(settings, probe, less_mib)
+        outcome.of(run.host.name).sizing = sizing
+        if sizing.choice is None:
+            yield fail("sizing", sizing.refusal or "no model fits", "")
+    yield fail(
+        "sizing", f"llama.cpp found no room in {MOST_TRIES} tries", "set tag to a smaller one"
+    )
+    return sizing, None
+
+
 def _verify(
-    run: HostRun, probe: Probe, proof: SmokeWanted, sizing: Sizing, delivery: pull.Pull
+    run: HostRun,
+    probe: Probe,
+    proof: SmokeWanted,
+    sizing: Sizing,
+    delivery: pull.Pull,
+    tried: Tried,
 ) -> Commands:
     """Proof that the host serves from where it should; asked again only when something changed
     or the last proof is too old. What a loaded model shows of itself is looked at every time."""
     fault = check_loaded(probe, proof.digest, proof.placement)
     if fault:
         yield fail(proof.model, fault.what, fault.fix)
+    if run.host.state.is_executing and not run.rehearsing:
+        for text in tryon.disagreements(probe, proof.digest, sizing.chosen, tried):
+            warn(run.host, text)
     found = outcome.of(run.host.name)
     stamp = fingerprint(probe, proof)
     verified = probe.state.get("verified")
@@ -158,7 +206,7 @@ def _verify(
         verified = verified_entry(found.smoke, stamp) if found.smoke else None
     models = {proof.model: state_entry(delivery.installed)} if delivery.installed else {}
     mount = (run.settings.ollama_models, probe.models.mount)
-    record = sticky.record(sizing, policy(run.settings))
+    record = sticky.record(sizing, policy(run.settings), tried)
     state = new_state(record, models, verified, mount)
     yield from smoke.write_state._inner(state, probe.state)
 

@@ -45,13 +45,31 @@ def decide(hardware: Hardware, policy: Policy, probe: Probe) -> Decision:
     return Decision(sizing, kept_over, tuple(notes))
 
 
-def record(sizing: Sizing, policy: Policy) -> dict[str, Any]:
-    """What state.json keeps: the choice, and all that it was made from."""
+def tried(state: Mapping[str, Any], choice: Choice) -> dict[str, Any] | None:
+    """What trying on this very choice gave, by the record; None when it was not tried."""
+    recorded = state.get("decision")
+    if not isinstance(recorded, dict) or not isinstance(recorded.get("tried"), dict):
+        return None
+    same = recorded.get("choice") == record_of(choice)
+    return recorded["tried"] if same else None
+
+
+def record(sizing: Sizing, policy: Policy, tried: Mapping[str, Any] | None) -> dict[str, Any]:
+    """What state.json keeps: the choice, and all that it was made from.
+
+    `tried` is what trying it on gave; None where it was not.
+    """
     choice = sizing.chosen
     return {
-        "choice": {**_plain(choice), "model": choice.model.long_name},
+        "tried": dict(tried) if tried else None,
+        "choice": record_of(choice),
         "inputs": _inputs(sizing.hardware, policy, choice),
     }
+
+
+def record_of(choice: Choice) -> dict[str, Any]:
+    """A choice as it is recorded."""
+    return {**_plain(choice), "model": choice.model.long_name}
 
 
 def _kept(recorded: Mapping[str, Any], hardware: Hardware, policy: Policy) -> Choice | None:

@@ -7,7 +7,7 @@ from importlib import resources
 from pyinfra.api import FunctionCommand, operation
 
 from r1fleet import paths
-from r1fleet.engine.wanted import EngineWanted, PreloadWanted
+from r1fleet.engine.wanted import Archive, EngineWanted, PreloadWanted
 from r1fleet.hostfacts import Probe
 from r1fleet.longstep import long_step
 from r1fleet.managed import write
@@ -102,6 +102,24 @@ def prepare(probe: Probe, models_dir: str) -> Commands:
 
 
 @operation()
+def fetch(probe: Probe, archive: Archive, proxies: Mapping[str, str]) -> Commands:
+    """Put the engine's version beside the others; nothing runs it yet.
+
+    + probe: the host as it is
+    + archive: what to download and check
+    + proxies: variables such as https_proxy for the download
+    """
+    if archive.key not in probe.engine_versions:
+        yield long_step(
+            "engine",
+            f"downloads and checks Ollama {archive.version}",
+            "r1fleet-engine",
+            _install_script(archive, proxies),
+            "the host keeps what it had; check engine_url, engine_sha256 and free space in /opt",
+        )
+
+
+@operation()
 def install(probe: Probe, wanted: EngineWanted) -> Commands:
     """Install the engine's version beside the others, render its files, switch, restart.
 
@@ -109,14 +127,7 @@ def install(probe: Probe, wanted: EngineWanted) -> Commands:
     + wanted: archive and files
     """
     archive = wanted.archive
-    if archive.key not in probe.engine_versions:
-        yield long_step(
-            "engine",
-            f"downloads and checks Ollama {archive.version}",
-            "r1fleet-engine",
-            _install_script(wanted),
-            "the host keeps what it had; check engine_url, engine_sha256 and free space in /opt",
-        )
+    yield from fetch._inner(probe, archive, wanted.proxies)
     differing = [file for file in wanted.files if file.differs(probe.files)]
     switch = probe.engine_current != archive.key
     if differing or switch:
@@ -193,9 +204,8 @@ def _mark() -> FunctionCommand:
     )
 
 
-def _install_script(wanted: EngineWanted) -> str:
-    archive = wanted.archive
-    head = export(wanted.proxies) + assign(
+def _install_script(archive: Archive, proxies: Mapping[str, str]) -> str:
+    head = export(proxies) + assign(
         {
             "URL": archive.url,
             "SHA256": archive.sha256 or "",

@@ -34,6 +34,7 @@ class Pull:
     installed: ModelManifest | None = None
     coming: ModelManifest | None = None
     store: ModelStore = field(default_factory=ModelStore)
+    begun: bool = False  # `start` has seen to it
 
     @property
     def digest(self) -> str:
@@ -53,7 +54,7 @@ def start(pull: Pull, probe: Probe) -> Commands:
     + probe: the host as it is
     """
     want, store = pull.want, probe.models
-    pull.store = store
+    pull.store, pull.begun = store, True
     digest = manifests.accepted_digest(want, store)
     known = manifests.recorded(probe.state, want.name, digest) if digest else None
     if known and not manifests.missing(known, store.blobs):

@@ -39,7 +39,7 @@ def stages(steps: list[str]) -> list[str]:
 
 def test_a_bare_host_goes_through_all_stages_in_order() -> None:
     steps = plan(bare("T4"))
-    assert stages(steps) == ["tools", "driver", "engine", "pull", "model", "verify"]
+    assert stages(steps) == ["tools", "driver", "engine", "pull", "sizing", "model", "verify"]
     assert "driver: installs branch 580, open modules" in steps
     assert any("deepseek-r1:14b" in step for step in steps if step.startswith("pull"))
 

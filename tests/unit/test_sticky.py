@@ -26,7 +26,7 @@ def decided(probe: Probe, settings: Settings, **instead: Any) -> Probe:
     if "tag" in instead:
         instead["model"] = catalog.find_tag(instead["tag"])
     sizing = replace(sizing, choice=replace(sizing.chosen, **instead))
-    record = sticky.record(sizing, policy(settings))
+    record = sticky.record(sizing, policy(settings), None)
     return replace(probe, state={"decision": json.loads(json.dumps(record))})
 
 

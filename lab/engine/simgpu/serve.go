@@ -20,6 +20,9 @@ func serve(args []string) int {
 	// The model answers from the CPU, where these have no meaning.
 	plain := without(args, "--split-mode", "--main-gpu", "-ngl")
 	tiny, err := readMetadata(valueOf(args, "--model"))
+	if cards := visibleCards(); err == nil && tiny["r1lab.shape"] == "" && len(cards) > 0 {
+		return tryOut(args, cards)
+	}
 	shape := root(labRoot + "/shapes/" + tiny["r1lab.shape"] + ".gguf")
 	if _, missing := os.Stat(shape); err != nil || tiny["r1lab.shape"] == "" || missing != nil {
 		return run(plain, os.Stderr, "", &report{})
