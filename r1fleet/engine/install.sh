@@ -27,8 +27,8 @@ found=${found%% *}
 [ "$found" = "$SHA256" ] || why "checksum of $name is $found, expected $SHA256"
 install -d -m 755 "$work/tree"
 # The archive is whole by its checksum; what can fail now is the disk, and tar's first line says so.
-zstd -dcq "$work/$name" | tar -x -C "$work/tree" --no-same-owner 2>"$work/said" ||
-  why "unpacking $name: $(head -n 1 "$work/said")"
+said=$(zstd -dcq "$work/$name" | tar -x -C "$work/tree" --no-same-owner 2>&1) ||
+  why "unpacking $name: $(printf '%s\n' "$said" | head -n 1)"
 [ -x "$work/tree/bin/ollama" ] || why "$name has no bin/ollama"
 sync -f "$work"
 rm -rf "${ROOT:?}/$KEY"
