@@ -39,6 +39,15 @@ class SmiGpu:
 
 
 @dataclass(frozen=True)
+class MigInstance:
+    """A part of a card that CUDA sees as a device: its card's index, "3g.40gb", "MIG-..."."""
+
+    gpu_index: int
+    profile: str
+    uuid: str
+
+
+@dataclass(frozen=True)
 class ComputeProcess:
     pid: int
     name: str
@@ -59,6 +68,7 @@ class Driver:
     smi_rc: int
     gpus: tuple[SmiGpu, ...]
     processes: tuple[ComputeProcess, ...]
+    mig: tuple[MigInstance, ...] = ()
 
 
 @dataclass(frozen=True)

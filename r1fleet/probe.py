@@ -1,6 +1,7 @@
 """The probe: one remote command per host that returns all a run needs to know of it."""
 
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Iterator
 from functools import cache
 from importlib import resources
 
@@ -11,6 +12,7 @@ from r1fleet.hostfacts import (
     ComputeProcess,
     Driver,
     LoadedModel,
+    MigInstance,
     ModelStore,
     PciDevice,
     Probe,
@@ -193,7 +195,18 @@ def _driver(sections: dict[str, list[str]]) -> Driver:
             for row in processes
             if len(row) == 3 and (pid := _int(row[0])) is not None
         ),
+        mig=tuple(_instances(facts.get("listed", []))),
     )
+
+
+def _instances(lines: list[str]) -> Iterator[MigInstance]:
+    """The MIG lines of `nvidia-smi -L`, each below the line of its card."""
+    index = 0
+    for line in lines:
+        if match := re.match(r"GPU (\d+):", line):
+            index = int(match[1])
+        elif match := re.match(r"\s*MIG (\S+)\s+Device\s+\d+: \(UUID: (MIG-[^)]+)\)", line):
+            yield MigInstance(index, match[1], match[2])
 
 
 def _first(values: list[str] | None) -> str | None:

@@ -38,6 +38,9 @@ module() {
   for l in /usr/lib/*/libnvidia-ml.so.[0-9]*.* /usr/lib64/libnvidia-ml.so.[0-9]*.*; do
     [ -e "$l" ] && echo "library ${l##*libnvidia-ml.so.}"
   done
+  for i in /proc/driver/nvidia/capabilities/gpu*/mig/gi*; do
+    [ -d "$i" ] && { timeout 60 nvidia-smi -L | sed 's/^/listed /'; break; }
+  done
 }
 
 models() {
