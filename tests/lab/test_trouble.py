@@ -172,6 +172,14 @@ def test_a_full_disk_is_refused_before_the_first_byte(
     converged(lab)
 
 
+def test_a_full_disk_under_the_engine(lab: Lab, served: Run, broken: Broken) -> None:
+    broken("old", "mount -t tmpfs -o size=20m tmpfs /opt", "umount /opt; systemctl restart ollama")
+    run = lab.deploy("--limit", "old")
+    assert run.code == 1
+    assert "No space left on device" in run.row("old")["reason"]
+    assert lab.on("old", "ls -A /opt/ollama") == ""
+
+
 def test_a_forced_tag_and_back(lab: Lab, served: Run) -> None:
     run = lab.deploy("--limit", "t4", "--data", "tag=7b")
     assert run.code == 0, run.output
