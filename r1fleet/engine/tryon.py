@@ -131,7 +131,9 @@ def disagreements(
     if choice.placement != "gpu":
         return
     planned_mib, projected_mib = sum(choice.needed_mib), (tried or {}).get("projected_mib")
-    figures = [figure for figure in (planned_mib, projected_mib) if figure]
+    # Of several cards the plan holds what each takes at most, by either order: no sum to compare.
+    is_exact = len(choice.gpus) == 1 or not projected_mib
+    figures = [figure for figure in (planned_mib if is_exact else 0, projected_mib) if figure]
     for row in probe.loaded:
         loaded_mib = round(row.size_vram_bytes / MIB)
         agree = all(abs(loaded_mib - figure) <= AGREEMENT * figure for figure in figures)
