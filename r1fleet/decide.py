@@ -92,7 +92,7 @@ def _wanted(settings: Settings, name: str, catalogue_digest: str | None) -> Mode
     )
 
 
-def proof_wanted(settings: Settings, choice: Choice, digest: str) -> SmokeWanted:
+def proof_wanted(settings: Settings, choice: Choice, digest: str, probe: Probe) -> SmokeWanted:
     """What a host must show at the end; `digest` is of the manifest that was delivered."""
     return SmokeWanted(
         base_url=settings.base_url,
@@ -106,6 +106,7 @@ def proof_wanted(settings: Settings, choice: Choice, digest: str) -> SmokeWanted
         tokens_per_s_min=settings.tokens_per_s_min,
         next_smaller=choice.next_smaller,
         load_time_max_s=settings.load_time_max_s,
+        nvidia=not probe.rocm,
     )
 
 

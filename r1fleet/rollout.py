@@ -72,7 +72,7 @@ def _stages(run: HostRun) -> Commands:
 
     probe = yield from _look_again(run)
     extras = yield from _extras(run, probe, sizing)
-    proof = decide.proof_wanted(settings, choice, delivery.digest)
+    proof = decide.proof_wanted(settings, choice, delivery.digest, probe)
     yield from engine.preload._inner(
         probe,
         wanted.preload(settings, proof.model),

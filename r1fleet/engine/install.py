@@ -199,6 +199,7 @@ def _install_script(wanted: EngineWanted) -> str:
         {
             "URL": archive.url,
             "SHA256": archive.sha256 or "",
+            "ROCM_URL": archive.rocm_url or "",
             "ROOT": paths.ENGINE_ROOT,
             "KEY": archive.key,
         }
