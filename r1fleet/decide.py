@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from r1fleet import sticky
+from r1fleet import catalog, sticky
 from r1fleet.engine.wanted import ARCHIVE_ARCH
 from r1fleet.hardware import hardware
 from r1fleet.hostfacts import Probe
@@ -10,6 +10,7 @@ from r1fleet.model.manifest import ModelWanted
 from r1fleet.settings import Settings
 from r1fleet.sizing import Choice, Sizing, choose, policy
 from r1fleet.sticky import Decision
+from r1fleet.verify.extras import ExtraWanted
 from r1fleet.verify.judge import SmokeWanted
 
 # The formula was never further than this, or 1 %, below llama.cpp's own figure (bench/sizing.py).
@@ -73,13 +74,35 @@ def is_certain(settings: Settings, probe: Probe, choice: Choice) -> bool:
 
 def model_wanted(settings: Settings, choice: Choice) -> ModelWanted:
     """The model to bring to a host for a choice."""
-    name = f"{settings.model}:{choice.tag}"
+    return _wanted(settings, f"{settings.model}:{choice.tag}", choice.model.digest)
+
+
+def extras_wanted(settings: Settings, choice: Choice) -> tuple[ModelWanted, ...]:
+    """The models to bring beside it, in the order of the setting."""
+    chosen = f"{settings.model}:{choice.tag}"
+    named = {_with_tag(name): name for name in settings.extra_models}
+    return tuple(
+        _wanted(settings, full, None if name in catalog.extras() else _known_digest(full))
+        for full, name in named.items()
+        if full != chosen
+    )
+
+
+def _with_tag(name: str) -> str:
+    return name if ":" in name else f"{name}:latest"
+
+
+def _known_digest(name: str) -> str | None:
+    return catalog.find_tag(name.partition(":")[2]).digest
+
+
+def _wanted(settings: Settings, name: str, catalogue_digest: str | None) -> ModelWanted:
     return ModelWanted(
         name=name,
         registry_url=settings.registry_url,
         models_dir=settings.ollama_models,
         digest=settings.model_digests.get(name),
-        catalogue_digest=choice.model.digest,
+        catalogue_digest=catalogue_digest,
         rate_limit=settings.pull_rate_limit,
         via=settings.pull_via,
         engine_url=settings.base_url,
@@ -87,7 +110,7 @@ def model_wanted(settings: Settings, choice: Choice) -> ModelWanted:
     )
 
 
-def proof_wanted(settings: Settings, choice: Choice, digest: str) -> SmokeWanted:
+def proof_wanted(settings: Settings, choice: Choice, digest: str, probe: Probe) -> SmokeWanted:
     """What a host must show at the end; `digest` is of the manifest that was delivered."""
     return SmokeWanted(
         base_url=settings.base_url,
@@ -101,4 +124,13 @@ def proof_wanted(settings: Settings, choice: Choice, digest: str) -> SmokeWanted
         tokens_per_s_min=settings.tokens_per_s_min,
         next_smaller=choice.next_smaller,
         load_time_max_s=settings.load_time_max_s,
+        nvidia=not probe.rocm,
+    )
+
+
+def extra_wanted(settings: Settings, choice: Choice, name: str, digest: str) -> ExtraWanted:
+    """What a model beside R1 must show; `digest` is of the manifest that was delivered."""
+    embedding = {_with_tag(extra.name) for extra in catalog.extras().values() if extra.embeds}
+    return ExtraWanted(
+        model=name, digest=digest, embeds=name in embedding, placement=choice.placement
     )

@@ -4,7 +4,7 @@ import re
 from dataclasses import replace
 
 from r1fleet import catalog
-from r1fleet.hostfacts import AMD, INTEL, MigInstance, PciDevice, Probe, SmiGpu
+from r1fleet.hostfacts import AMD, INTEL, AmdGpu, MigInstance, PciDevice, Probe, SmiGpu
 from r1fleet.memory import MIB
 from r1fleet.sizing_types import Gpu, Hardware
 
@@ -15,15 +15,17 @@ UNIFIED_SYSTEM_MIB = 4096
 
 def hardware(probe: Probe) -> Hardware:
     """The host as sizing sees it; what other programs happen to use of a GPU does not count."""
+    served = {card.bdf for card in probe.rocm}
     others = tuple(
         f"{VENDORS[device.vendor]} GPU {device.device}"
         for device in probe.pci
-        if device.vendor in VENDORS
+        if device.vendor in VENDORS and device.bdf not in served
     )
     rows = probe.driver.gpus
     # A Jetson's GPU is not on the PCI bus.
     estimated = len(rows) < len(probe.nvidia_gpus)
     gpus = _estimate(probe) if estimated else _report(probe)
+    gpus += tuple(_of_rocm(index, card) for index, card in enumerate(probe.rocm))
     store = probe.models
     return Hardware(
         gpus=gpus,
@@ -35,6 +37,12 @@ def hardware(probe: Probe) -> Hardware:
         if store.disk_size_bytes
         else None,
     )
+
+
+def _of_rocm(index: int, card: AmdGpu) -> Gpu:
+    """A card that ROCm serves: sysfs tells no name. What little a processor's own GPU has of
+    memory is sized like any other's."""
+    return Gpu(index, f"AMD GPU {card.device}", card.vram_bytes // MIB, None, vendor="amd")
 
 
 def unified_mib(ram_mib: int) -> int:

@@ -72,6 +72,23 @@ class Driver:
 
 
 @dataclass(frozen=True)
+class AmdGpu:
+    """An AMD card that amdgpu serves, with the VRAM that sysfs tells. `device`: four hex digits."""
+
+    bdf: str
+    device: str
+    vram_bytes: int
+
+
+@dataclass(frozen=True)
+class Amd:
+    """State of AMD's driver; `works` is whether amdgpu is loaded and /dev/kfd is there."""
+
+    works: bool = False
+    gpus: tuple[AmdGpu, ...] = ()
+
+
+@dataclass(frozen=True)
 class Unit:
     """A systemd unit as `systemctl show` tells it; all text."""
 
@@ -151,10 +168,18 @@ class Probe:
     engine_version: str | None  # what /api/version says; None when it does not answer
     loaded: tuple[LoadedModel, ...]
     state: dict[str, Any]  # state.json as recorded by former runs
+    amd: Amd = Amd()
 
     @property
     def nvidia_gpus(self) -> tuple[PciDevice, ...]:
         return tuple(device for device in self.pci if device.is_nvidia_gpu)
+
+    @property
+    def rocm(self) -> tuple[AmdGpu, ...]:
+        """The cards that Ollama can use by ROCm. Beside NVIDIA's they are left alone: one engine
+        is given one library. There is no ROCm archive for other processors."""
+        nvidia = self.nvidia_gpus or self.driver.gpus
+        return self.amd.gpus if self.amd.works and self.arch == "x86_64" and not nvidia else ()
 
     def unit(self, name: str) -> Unit:
         return self.units.get(name, Unit())

@@ -9,6 +9,8 @@ from pyinfra.api import FactBase
 
 from r1fleet import paths
 from r1fleet.hostfacts import (
+    Amd,
+    AmdGpu,
     ComputeProcess,
     Driver,
     LoadedModel,
@@ -101,24 +103,13 @@ def _read(sections: dict[str, list[str]]) -> Probe:
             if "digest" in row
         ),
         state=json_object("\n".join(sections["state"])),
+        amd=_amd(sections["amd"]),
     )
 
 
 SECTIONS = (
-    *(
-        "os",
-        "machine",
-        "login",
-        "memory",
-        "pci",
-        "module",
-        "gpus",
-        "compute",
-        "packages",
-        "tools",
-        "user",
-    ),
-    *("units", "engine", "files", "models", "api", "state", "end"),
+    *("os", "machine", "login", "memory", "pci", "amd", "module", "gpus", "compute"),
+    *("packages", "tools", "user", "units", "engine", "files", "models", "api", "state", "end"),
 )
 
 
@@ -169,6 +160,13 @@ def _pci(line: str) -> PciDevice:
         subsystem=f"{subvendor}:{subdevice}",
         driver=None if driver == "-" else driver,
     )
+
+
+def _amd(lines: list[str]) -> Amd:
+    rows = (line.split() for line in lines)
+    cards = (row[1:] for row in rows if len(row) == 4 and row[0] == "card")
+    gpus = (AmdGpu(bdf, device[2:], _int(size) or 0) for bdf, device, size in cards)
+    return Amd("kfd" in lines, tuple(sorted(gpus, key=lambda gpu: gpu.bdf)))
 
 
 def _driver(sections: dict[str, list[str]]) -> Driver:

@@ -23,6 +23,18 @@ pci() {
   done
 }
 
+# "kfd" where ROCm's kernel driver serves, and AMD's cards with their VRAM in bytes.
+amd() {
+  [ -d /sys/module/amdgpu ] && [ -e /dev/kfd ] && echo kfd
+  for d in /sys/class/drm/card*/device; do
+    read -r vendor <"$d/vendor" || continue
+    [ "$vendor" = 0x1002 ] || continue
+    read -r device <"$d/device"; read -r bytes <"$d/mem_info_vram_total" || continue
+    bdf=$(readlink -f "$d")
+    echo "card ${bdf##*/} $device $bytes"
+  done
+}
+
 module() {
   v=-; f=-
   [ -r /sys/module/nvidia/version ] && read -r v </sys/module/nvidia/version
@@ -60,6 +72,7 @@ models() {
   echo "@@login"; id -u
   echo "@@memory"; grep -E '^(MemTotal|MemAvailable):' /proc/meminfo
   echo "@@pci"; pci
+  echo "@@amd"; amd
   echo "@@module"; module
   echo "@@gpus"
   smi --query-gpu=index,name,uuid,pci.bus_id,driver_version,memory.total,memory.used,compute_cap \

@@ -23,6 +23,7 @@ from r1fleet.model import pull
 from r1fleet.model.manifest import state_entry
 from r1fleet.remote import fail, is_refusal, refusal_text, title, warn
 from r1fleet.sizing import Sizing, policy
+from r1fleet.verify import extras as beside
 from r1fleet.verify import smoke
 from r1fleet.verify.fingerprint import fingerprint, is_fresh, remembered, verified_entry
 from r1fleet.verify.fingerprint import state as new_state
@@ -82,14 +83,15 @@ def _stages(run: HostRun) -> Commands:
     yield from pull.finish._inner(delivery)
 
     probe = yield from _look_again(run)
-    proof = decide.proof_wanted(settings, choice, delivery.digest)
+    extras = yield from _extras(run, probe, sizing)
+    proof = decide.proof_wanted(settings, choice, delivery.digest, probe)
     yield from engine.preload._inner(
         probe,
         wanted.preload(settings, proof.model),
         again=needs_load(probe, proof.digest, proof.keep_alive),
     )
     probe = yield from _look_again(run)
-    yield from _verify(run, probe, proof, sizing, delivery, tried)
+    yield from _verify(run, probe, proof, sizing, tried, (delivery, *extras))
 
 
 def preview(run: HostRun) -> tuple[list[str], str | None]:
@@ -180,31 +182,49 @@ def _try_on(
     return sizing, None
 
 
+def _extras(
+    run: HostRun, probe: Probe, sizing: Sizing
+) -> Generator[FunctionCommand, None, tuple[pull.Pull, ...]]:
+    """Deliver the models beside R1, one after the other: a host has one unit that fetches."""
+    wanted_here = decide.extras_wanted(run.settings, sizing.chosen)
+    deliveries = tuple(pull.Pull(want) for want in wanted_here)
+    for delivery in deliveries:
+        yield from pull.start._inner(delivery, probe)
+        yield from pull.finish._inner(delivery)
+    return deliveries
+
+
 def _verify(
     run: HostRun,
     probe: Probe,
     proof: SmokeWanted,
     sizing: Sizing,
-    delivery: pull.Pull,
     tried: Tried,
+    pulls: tuple[pull.Pull, ...],
 ) -> Commands:
     """Proof that the host serves from where it should; asked again only when something changed
     or the last proof is too old. What a loaded model shows of itself is looked at every time."""
-    fault = check_loaded(probe, proof.digest, proof.placement)
-    if fault:
-        yield fail(proof.model, fault.what, fault.fix)
+    choice = sizing.chosen
+    extras = tuple(
+        decide.extra_wanted(run.settings, choice, one.want.name, one.digest) for one in pulls[1:]
+    )
+    digests = {proof.model: proof.digest} | {extra.model: extra.digest for extra in extras}
+    for model, digest in digests.items():
+        if fault := check_loaded(probe, digest, proof.placement):
+            yield fail(model, fault.what, fault.fix)
     if run.host.state.is_executing and not run.rehearsing:
-        for text in tryon.disagreements(probe, proof.digest, sizing.chosen, tried):
+        for text in tryon.disagreements(probe, proof.digest, choice, tried):
             warn(run.host, text)
     found = outcome.of(run.host.name)
-    stamp = fingerprint(probe, proof)
+    stamp = fingerprint(probe, proof, extras)
     verified = probe.state.get("verified")
     found.smoke = remembered(probe.state)
     if not is_fresh(probe.state, stamp, datetime.now(UTC), run.settings.verify_max_age_s):
         found.smoke = None
         yield from smoke.smoke._inner(proof)
+        yield from beside.extras._inner(proof, extras)
         verified = verified_entry(found.smoke, stamp) if found.smoke else None
-    models = {proof.model: state_entry(delivery.installed)} if delivery.installed else {}
+    models = {one.want.name: state_entry(one.installed) for one in pulls if one.installed}
     mount = (run.settings.ollama_models, probe.models.mount)
     record = sticky.record(sizing, policy(run.settings), tried)
     state = new_state(record, models, verified, mount)

@@ -93,11 +93,15 @@ class ModelTag(_Row):
 
 
 class ExtraModel(_Row):
-    """A model that may be loaded beside R1; `buffers_mib` is what it takes beyond its file."""
+    """A model that may be loaded beside R1; `buffers_mib` is what it takes beyond its file.
+
+    + embeds: it answers with embeddings, not with text
+    """
 
     name: str
     size_bytes: int
     buffers_mib: int
+    embeds: bool = True
 
 
 class GpuInfo(_Row):

@@ -18,16 +18,21 @@ ARCHIVE_ARCH = {"x86_64": "amd64", "aarch64": "arm64"}
 
 @dataclass(frozen=True)
 class Archive:
-    """The engine's archive. `sha256` None: the line of sha256sum.txt beside it decides."""
+    """The engine's archive. `sha256` None: the line of sha256sum.txt beside it decides.
+
+    + rocm_url: a second archive, unpacked over the first; for AMD's cards
+    """
 
     version: str
     url: str
     sha256: str | None
+    rocm_url: str | None = None
 
     @property
     def key(self) -> str:
         """Name of its directory below ENGINE_ROOT."""
-        return f"{self.version}-{self.sha256[:12]}" if self.sha256 else self.version
+        words = [self.version, (self.sha256 or "")[:12], "rocm" if self.rocm_url else ""]
+        return "-".join(word for word in words if word)
 
 
 @dataclass(frozen=True)
@@ -49,11 +54,15 @@ class PreloadWanted:
     timeout_s: int
 
 
-def archive(settings: Settings, arch: str) -> Archive:
+def archive(settings: Settings, arch: str, *, rocm: bool = False) -> Archive:
     """The archive for an architecture as `uname -m` names it. Raises KeyError for others."""
-    name = f"ollama-linux-{ARCHIVE_ARCH[arch]}.tar.zst"
-    url = f"{settings.engine_url}/v{settings.engine_version}/{name}"
-    return Archive(settings.engine_version, url, settings.engine_sha256)
+    stem = f"{settings.engine_url}/v{settings.engine_version}/ollama-linux-{ARCHIVE_ARCH[arch]}"
+    return Archive(
+        settings.engine_version,
+        f"{stem}.tar.zst",
+        settings.engine_sha256,
+        rocm_url=f"{stem}-rocm.tar.zst" if rocm else None,
+    )
 
 
 def engine(settings: Settings, choice: Choice, probe: Probe) -> EngineWanted:
@@ -74,7 +83,7 @@ def engine(settings: Settings, choice: Choice, probe: Probe) -> EngineWanted:
         driver=probe.driver.loaded or "none",
     )
     return EngineWanted(
-        archive=archive(settings, probe.arch),
+        archive=archive(settings, probe.arch, rocm=bool(probe.rocm) and choice.placement != "cpu"),
         files=(
             # Proxies may carry a password: not for everybody's eyes.
             ManagedFile(paths.ENGINE_ENV, environment, mode="640", owner="root:ollama"),
@@ -139,13 +148,17 @@ def variables(settings: Settings, choice: Choice, probe: Probe) -> Iterator[tupl
         "LLAMA_ARG_FIT_TARGET": kept_mib(choice.context, policy(settings))
         if choice.placement == "offload"
         else None,
-        "CUDA_VISIBLE_DEVICES": _visible(choice, probe),
+        _visible_name(probe): _visible(choice, probe),
         "HTTPS_PROXY": settings.https_proxy,
         "NO_PROXY": settings.no_proxy,
     }
     for name, value in {**planned, **settings.extra_env}.items():
         if value is not None and value not in ("", ()):
             yield name, _text(value)
+
+
+def _visible_name(probe: Probe) -> str:
+    return "ROCR_VISIBLE_DEVICES" if probe.rocm else "CUDA_VISIBLE_DEVICES"
 
 
 def _visible(choice: Choice, probe: Probe) -> str | None:
@@ -156,6 +169,8 @@ def _visible(choice: Choice, probe: Probe) -> str | None:
         return "-1"
     if choice.mig_uuid:
         return choice.mig_uuid
+    if probe.rocm:  # by number, in the order of the bus: not every card has a UUID there
+        return ",".join(str(index) for index in sorted(choice.gpus))
     return ",".join(gpu.uuid for gpu in probe.driver.gpus if gpu.index in choice.gpus)
 
 

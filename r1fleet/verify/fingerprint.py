@@ -10,12 +10,13 @@ from typing import Any
 from r1fleet import paths
 from r1fleet.hostfacts import Probe
 from r1fleet.outcome import Smoke
+from r1fleet.verify.extras import ExtraWanted
 from r1fleet.verify.judge import SmokeWanted
 
 SCHEMA = 1
 
 
-def fingerprint(probe: Probe, want: SmokeWanted) -> str:
+def fingerprint(probe: Probe, want: SmokeWanted, extras: tuple[ExtraWanted, ...] = ()) -> str:
     """All that a verification rests on, as one SHA-256 (hex). Take the last probe of the run.
 
     The boot and the service's start are in it because GPUs are looked for once per start.
@@ -28,6 +29,7 @@ def fingerprint(probe: Probe, want: SmokeWanted) -> str:
         "boot_id": probe.boot_id,
         "invocation": probe.unit("ollama.service").invocation,
         "smoke": asdict(want),  # the digest, the prompt and the limits
+        "extras": [asdict(extra) for extra in extras],
     }
     return hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()
 

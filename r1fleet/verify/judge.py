@@ -37,6 +37,7 @@ class SmokeWanted:
     + expect: text that the answer must hold, in any case
     + tokens_per_s_min: 0 asks for no speed; next_smaller: the tag to propose when it is missed
     + load_time_max_s, answer_time_max_s: seconds
+    + nvidia: nvidia-smi shows the processes on its GPUs; False asks it nothing
     """
 
     base_url: str
@@ -51,6 +52,7 @@ class SmokeWanted:
     next_smaller: str | None = None
     load_time_max_s: float = 600.0
     answer_time_max_s: float = 600.0
+    nvidia: bool = True
 
 
 @dataclass(frozen=True)
@@ -165,7 +167,7 @@ def check_loaded(probe: Probe, digest: str, placement: str) -> Fault | None:
     row = _row(probe.loaded, digest)
     if row is None:
         return None
-    names = tuple(process.name for process in probe.driver.processes)
+    names = None if probe.rocm else tuple(process.name for process in probe.driver.processes)
     return next(_placement_faults(placement, row, names), None)
 
 
@@ -189,7 +191,7 @@ def _row_faults(want: SmokeWanted, found: Answers, row: LoadedModel | None) -> I
             LOG,
         )
         return
-    yield from _placement_faults(want.placement, row, found.compute)
+    yield from _placement_faults(want.placement, row, found.compute if want.nvidia else None)
     if row.context != want.context:
         yield Fault(
             f"the context is {row.context} tokens, planned are {want.context}",
@@ -248,8 +250,9 @@ def _speed_faults(want: SmokeWanted, speed: float, load_s: float) -> Iterator[Fa
 
 
 def _placement_faults(
-    placement: str, row: LoadedModel, processes: Iterable[str]
+    placement: str, row: LoadedModel, processes: Iterable[str] | None
 ) -> Iterator[Fault]:
+    """`processes` are those on the GPUs, None where nothing tells them."""
     if placement == "cpu":
         return
     sizes = f"size_vram {row.size_vram_bytes / 1e9:.1f} of {row.size_bytes / 1e9:.1f} GB"
@@ -258,7 +261,7 @@ def _placement_faults(
     elif placement == "gpu" and row.size_vram_bytes < row.size_bytes:
         share = f"{100 * row.residency:.0f} % of the model is in VRAM ({sizes})"
         yield Fault(f"answers from the CPU: {share}", SPILLED)
-    elif not any(is_engine(name) for name in processes):
+    elif processes is not None and not any(is_engine(name) for name in processes):
         yield Fault("nvidia-smi shows no llama-server among the processes on the GPU", NO_GPU)
 
 

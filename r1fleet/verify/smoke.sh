@@ -1,5 +1,6 @@
 # Loads the model and asks it the smoke prompt, twice. Arguments come as variables: R1_URL,
-# R1_LOAD, R1_CHAT, R1_STREAM (bodies, JSON), R1_LOAD_S, R1_ASK_S (limits in seconds).
+# R1_LOAD, R1_CHAT, R1_STREAM (bodies, JSON), R1_LOAD_S, R1_ASK_S (limits in seconds), R1_SMI (empty
+# where no nvidia-smi is to be asked).
 # Sections start with "@@name"; a request's first line is "HTTP-CODE SECONDS". The whole goes out
 # as base64: an answer may hold any bytes, and one bad one would cut pyinfra's reading short.
 LC_ALL=C
@@ -29,8 +30,8 @@ ask() { # ask SECTION LIMIT_S PATH [BODY]
   ask stream "$R1_ASK_S" /v1/chat/completions "$R1_STREAM"
   ask ps 10 /api/ps
   echo "@@compute"
-  if command -v nvidia-smi >/dev/null; then
-    timeout 60 nvidia-smi --query-compute-apps=pid,process_name,used_memory \
+  if [ -n "$R1_SMI" ] && command -v "$R1_SMI" >/dev/null; then
+    timeout 60 "$R1_SMI" --query-compute-apps=pid,process_name,used_memory \
       --format=csv,noheader,nounits
   fi
   echo "@@end"

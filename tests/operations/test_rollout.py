@@ -59,6 +59,22 @@ def test_the_model_is_pulled_beside_the_engines_installation() -> None:
     assert pull < engine
 
 
+def test_extra_models_are_delivered_after_r1_one_by_one_and_proven_after_it() -> None:
+    names = ("nomic-embed-text", "all-minilm")
+    steps = plan(bare("T4", driver=working("T4")), extra_models=names)
+    pulls = [step for step in steps if step.startswith("pull: follows")]
+    assert [step.rpartition(" ")[2] for step in pulls] == [
+        "deepseek-r1:14b",
+        "nomic-embed-text:latest",
+        "all-minilm:latest",
+    ]
+    begun = [i for i, step in enumerate(steps) if step.startswith("pull: brings")]
+    followed = [steps.index(step) for step in pulls]
+    assert followed[0] < begun[1] < followed[1] < begun[2] < followed[2]
+    asked = "verify: asks nomic-embed-text:latest, all-minilm:latest beside deepseek-r1:14b"
+    assert steps.index(asked) > followed[2]
+
+
 def test_a_host_without_a_gpu_is_refused_or_served_by_policy() -> None:
     refused = plan(bare())
     assert len(refused) == 1

@@ -147,6 +147,15 @@ def test_a_keep_alive_with_a_unit_stays_text(host: FakeHost, engine: Engine) -> 
     assert engine.asked[0][1]["keep_alive"] == "5m"
 
 
+def test_without_nvidia_s_cards_no_nvidia_smi_is_asked(host: FakeHost, engine: Engine) -> None:
+    asked = host.root / "asked"
+    host.tool("nvidia-smi", f"#!/bin/sh\ntouch '{asked}'\n")
+    assert host.play(smoke.smoke._inner(replace(wanted(engine), nvidia=False)))
+    assert not asked.exists()
+    assert not host.play(smoke.smoke._inner(wanted(engine)))
+    assert asked.exists()
+
+
 def test_a_spill_fails_the_host_whatever_it_answers(host: FakeHost, engine: Engine) -> None:
     code, body = engine.answers["/api/ps"]
     engine.answers["/api/ps"] = (code, body.replace('"size_vram": 100', '"size_vram": 61'))
