@@ -28,6 +28,8 @@ ServerUrl = Annotated[str, AfterValidator(check.server_url)]
 ModelName = Annotated[str, AfterValidator(check.model_name)]
 Tag = Annotated[str, AfterValidator(check.tag)]
 Line = Annotated[str, AfterValidator(check.one_line)]
+DriverVersion = Annotated[str, AfterValidator(check.driver_version)]
+Names = Annotated[tuple[str, ...], BeforeValidator(check.names)]
 Natural = Annotated[int, Field(ge=1)]
 Context = Annotated[int, Field(ge=1024, le=131072)]
 Rate = Annotated[str, BeforeValidator(check.rate)]
@@ -125,15 +127,28 @@ class Settings(BaseModel):
     )
     extra_env: dict[str, str] = Field(default={}, description="further variables of the engine")
 
-    driver_branch: Annotated[int, Field(ge=550, le=999)] = Field(
-        default=580, description="580 serves every GPU since Maxwell"
+    driver_branch: Annotated[int, Field(ge=550, le=999)] | None = Field(
+        default=None,
+        description="such as 580; None: a driver that works stays, else 580",
+    )
+    driver_min_version: DriverVersion | None = Field(
+        default=None, description="an older driver is changed, such as 580.95.05"
     )
     driver_flavour: Literal["auto", "open", "proprietary"] = Field(
         default="auto", description="kernel module: auto (by PCI id), open or proprietary"
     )
-    driver_reboot: Literal["auto", "never"] = Field(
-        default="auto", description="auto: one reboot when the driver cannot be loaded otherwise"
+    driver_source: Literal["nvidia", "distro"] | None = Field(
+        default=None,
+        description="nvidia, distro; None: signed modules of the distribution, else nvidia",
     )
+    driver_reboot: Literal["auto", "ask", "never"] = Field(
+        default="auto",
+        description="auto: one if needed and nobody else is there; ask: left to you; never",
+    )
+    driver_hold: bool = Field(default=False, description="hold driver and kernel packages together")
+    driver_allow_unproven: bool = Field(default=False, description="go on where no test has been")
+    driver_stop_others: Names = Field(default=(), description="users of a GPU that may be stopped")
+    driver_rollback: bool = Field(default=False, description="back to the driver before the last")
     driver_repository_url: Url = Field(
         default="https://developer.download.nvidia.com/compute/cuda/repos",
         description="or a mirror",

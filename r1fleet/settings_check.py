@@ -127,6 +127,22 @@ def sha256(value: str) -> str:
     return _form(value, r"[0-9a-f]{64}", "a SHA-256", "give its 64 hex digits in lower case")
 
 
+def driver_version(value: str) -> str:
+    return _form(value, r"\d{3}(\.\d+){0,2}", "a driver version", "give it as 580.95.05 or 580")
+
+
+def names(value: object) -> tuple[str, ...]:
+    """Names of processes or units, from a list or a comma list."""
+    if not isinstance(value, str | list | tuple):
+        raise Bad("is not a list of names", "give a list or a comma-separated text")
+    items = value.split(",") if isinstance(value, str) else value
+    found = tuple(str(item).strip() for item in items if str(item).strip())
+    for name in found:
+        if not re.fullmatch(r"[A-Za-z0-9_.@:+-]+", name, re.ASCII):
+            raise Bad(f"has a name that no process has: {name!r}", "name processes or units")
+    return found
+
+
 def model_name(value: str) -> str:
     form = r"([a-z0-9_-]{1,80}/)?[a-z0-9][a-z0-9._-]{0,79}"
     return _form(value, form, "a model name", "give it without tag, as deepseek-r1")
