@@ -63,7 +63,7 @@ def driver(sections: Sections) -> Driver:
             for name, _, count in (line.partition(" ") for line in facts.get("refs", []))
         },
         holders=tuple(holder for line in facts.get("holder", []) if (holder := _holder(line))),
-        kernel_log=tuple(facts.get("log", [])),
+        kernel_log=tuple(facts.get("log", [])[-8:]),
     )
 
 

@@ -59,7 +59,8 @@ module() {
     [ -e "$l" ] && echo "library ${l##*libnvidia-ml.so.}"
   done
   # Where a host must be left alone matters without a GPU row, too.
-  case $(uname -r) in *[Mm]icrosoft*) echo "mark wsl" ;; esac
+  read -r r </proc/sys/kernel/osrelease
+  case $r in *[Mm]icrosoft*) echo "mark wsl" ;; esac
   [ -e /etc/nv_tegra_release ] && echo "mark tegra"
   [ -n "$gpu" ] && { platform; holders; }
 }
@@ -91,10 +92,12 @@ END
   for s in /run/systemd/sessions/*; do session "$s"; done
   for s in /sys/fs/cgroup/system.slice/docker-*.scope /sys/fs/cgroup/kubepods.slice \
     /sys/fs/cgroup/machine.slice/*.scope; do [ -d "$s" ] && echo "work ${s##*/}"; done
-  grep -E 'nvidia|kernel' /etc/dnf/plugins/versionlock.list | sed 's/^/locked /'
-  [ -r /var/lib/r1fleet/driver.json ] && echo "record $(cat /var/lib/r1fleet/driver.json)"
-  [ -d /sys/module/nvidia ] && dmesg | grep -E 'NVRM: (Xid|API mismatch|GPU .*(requires use|not supported|already bound))' |
-    tail -n 8 | sed 's/^/log /'
+  locks=/etc/dnf/plugins/versionlock.list
+  [ -r $locks ] && sed -n '/nvidia\|kernel/s/^/locked /p' $locks
+  [ -r /var/lib/r1fleet/driver.json ] && read -r v </var/lib/r1fleet/driver.json &&
+    echo "record $v"
+  [ -d /sys/module/nvidia ] && dmesg | sed -n '/NVRM: Xid/s/^/log /p
+/NVRM: GPU .*\(requires use\|not supported\)/s/^/log /p'
 }
 
 secure_boot() {
@@ -112,7 +115,6 @@ secure_boot() {
 
 # Headers of the running kernel, and the other installed kernels with whether they have a module.
 kernels() {
-  r=$(uname -r)
   h=no
   if [ -e "/lib/modules/$r/build/Makefile" ]; then h=yes
   elif [ -n "$(ls /var/lib/apt/lists | grep -m 1 Packages)" ]; then
