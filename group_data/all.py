@@ -1,5 +1,18 @@
 """Every setting with its default. Generated: python -m r1fleet.settings"""
 
+# The NVIDIA driver
+driver_branch = None  # such as 580; None: a driver that works stays, else 580
+driver_min_version = None  # an older driver is changed, such as 580.95.05
+driver_flavour = "auto"  # kernel module: auto (by PCI id), open or proprietary
+driver_source = None  # nvidia, distro; None: signed modules of the distribution, else nvidia
+driver_reboot = "auto"  # auto: one if needed and nobody else is there; ask: left to you; never
+driver_hold = False  # hold driver and kernel packages together
+driver_allow_unproven = False  # go on where no test has been
+driver_stop_others = ()  # users of a GPU that may be stopped
+driver_rollback = False  # back to the driver before the last
+driver_repository_url = "https://developer.download.nvidia.com/compute/cuda/repos"  # or a mirror
+driver_keyring_sha256 = None  # of the keyring package; None: whatever the URL serves
+
 # The engine: which Ollama
 engine_version = "0.32.15"  # the Ollama release
 engine_sha256 = None  # of its archive; None: the line of sha256sum.txt beside it
@@ -26,19 +39,6 @@ ollama_no_cloud = True  # no remote inference, no web search
 https_proxy = None  # proxy for downloads on the host, http://host:port
 no_proxy = None  # hosts that are reached without the proxy
 extra_env = {}  # further variables of the engine
-
-# The NVIDIA driver
-driver_branch = None  # such as 580; None: a driver that works stays, else 580
-driver_min_version = None  # an older driver is changed, such as 580.95.05
-driver_flavour = "auto"  # kernel module: auto (by PCI id), open or proprietary
-driver_source = None  # nvidia, distro; None: signed modules of the distribution, else nvidia
-driver_reboot = "auto"  # auto: one if needed and nobody else is there; ask: left to you; never
-driver_hold = False  # hold driver and kernel packages together
-driver_allow_unproven = False  # go on where no test has been
-driver_stop_others = ()  # users of a GPU that may be stopped
-driver_rollback = False  # back to the driver before the last
-driver_repository_url = "https://developer.download.nvidia.com/compute/cuda/repos"  # or a mirror
-driver_keyring_sha256 = None  # of the keyring package; None: whatever the URL serves
 
 # The model and its size
 model = "deepseek-r1"  # name in the registry

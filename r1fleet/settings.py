@@ -7,7 +7,6 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import (
     AfterValidator,
-    BaseModel,
     BeforeValidator,
     ConfigDict,
     Field,
@@ -18,18 +17,15 @@ from pydantic import (
 
 from r1fleet import settings_check as check
 from r1fleet.settings_check import Bad
+from r1fleet.settings_driver import DriverSettings, Sha256, Url
 from r1fleet.settings_text import belongs_to_pyinfra, error_lines, group_data, merged
 
 Version = Annotated[str, AfterValidator(check.version)]
-Sha256 = Annotated[str, AfterValidator(check.sha256)]
 Duration = Annotated[str, BeforeValidator(check.duration)]
-Url = Annotated[str, AfterValidator(check.url)]
 ServerUrl = Annotated[str, AfterValidator(check.server_url)]
 ModelName = Annotated[str, AfterValidator(check.model_name)]
 Tag = Annotated[str, AfterValidator(check.tag)]
 Line = Annotated[str, AfterValidator(check.one_line)]
-DriverVersion = Annotated[str, AfterValidator(check.driver_version)]
-Names = Annotated[tuple[str, ...], BeforeValidator(check.names)]
 Natural = Annotated[int, Field(ge=1)]
 Context = Annotated[int, Field(ge=1024, le=131072)]
 Rate = Annotated[str, BeforeValidator(check.rate)]
@@ -44,7 +40,7 @@ class SettingsError(ValueError):
         self.lines = lines
 
 
-class Settings(BaseModel):
+class Settings(DriverSettings):
     """The settings of one host. Flat, because pyinfra looks keys up whole and never merges."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
@@ -126,36 +122,6 @@ class Settings(BaseModel):
         default=None, description="hosts that are reached without the proxy"
     )
     extra_env: dict[str, str] = Field(default={}, description="further variables of the engine")
-
-    driver_branch: Annotated[int, Field(ge=550, le=999)] | None = Field(
-        default=None,
-        description="such as 580; None: a driver that works stays, else 580",
-    )
-    driver_min_version: DriverVersion | None = Field(
-        default=None, description="an older driver is changed, such as 580.95.05"
-    )
-    driver_flavour: Literal["auto", "open", "proprietary"] = Field(
-        default="auto", description="kernel module: auto (by PCI id), open or proprietary"
-    )
-    driver_source: Literal["nvidia", "distro"] | None = Field(
-        default=None,
-        description="nvidia, distro; None: signed modules of the distribution, else nvidia",
-    )
-    driver_reboot: Literal["auto", "ask", "never"] = Field(
-        default="auto",
-        description="auto: one if needed and nobody else is there; ask: left to you; never",
-    )
-    driver_hold: bool = Field(default=False, description="hold driver and kernel packages together")
-    driver_allow_unproven: bool = Field(default=False, description="go on where no test has been")
-    driver_stop_others: Names = Field(default=(), description="users of a GPU that may be stopped")
-    driver_rollback: bool = Field(default=False, description="back to the driver before the last")
-    driver_repository_url: Url = Field(
-        default="https://developer.download.nvidia.com/compute/cuda/repos",
-        description="or a mirror",
-    )
-    driver_keyring_sha256: Sha256 | None = Field(
-        default=None, description="of the keyring package; None: whatever the URL serves"
-    )
 
     model: ModelName = Field(default="deepseek-r1", description="name in the registry")
     tag: Tag | None = Field(
