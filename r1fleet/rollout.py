@@ -15,6 +15,7 @@ from r1fleet.driver import install as driver
 from r1fleet.driver.health import warnings as driver_warnings
 from r1fleet.driver.plan import DriverPlan
 from r1fleet.driver.plan import plan as plan_driver
+from r1fleet.driver.strangers import to_stop
 from r1fleet.engine import install as engine
 from r1fleet.engine import wanted
 from r1fleet.fleet import HostRun
@@ -126,9 +127,11 @@ def _driver(
     outcome.of(run.host.name).note([plan.warning] if plan.warning else [])
     yield from driver.install._inner(probe, plan, settings)
     if plan.action == "change" and not run.rehearsing:
-        for part in (driver.activate, driver.restart):
-            probe = yield from _look_again(run)
-            yield from part._inner(probe, plan, settings)
+        stopped = to_stop(probe, settings.driver_stop_others).values()
+        probe = yield from _look_again(run)
+        yield from driver.activate._inner(probe, plan, set(stopped))
+        probe = yield from _look_again(run)
+        yield from driver.restart._inner(probe, plan, settings)
         probe = yield from _look_again(run)
         yield from driver.prove._inner(probe, settings)
     outcome.of(run.host.name).note(driver_warnings(probe))

@@ -1,7 +1,7 @@
 """Operations of the driver stage: packages, then the module in the kernel, then the proof."""
 
 import json
-from collections.abc import Generator
+from collections.abc import Generator, Iterable
 from importlib import resources
 
 from pyinfra.api import FunctionCommand, operation
@@ -65,10 +65,8 @@ done
 """
 
 _STOP_OTHER = """
-case $UNIT in
-  *.service) systemctl stop "$UNIT"; exit ;;
-esac
-kill "$PID" || exit 0
+if [ -n "$UNIT" ]; then systemctl stop "$UNIT"; exit; fi
+kill "$PID" 2>/dev/null || exit 0
 for _ in 1 2 3 4 5 6 7 8 9 10; do kill -0 "$PID" 2>/dev/null || exit 0; sleep 1; done
 echo "it does not end" >&2; exit 1
 """
@@ -107,12 +105,12 @@ def install(probe: Probe, plan: DriverPlan, settings: Settings) -> Commands:
 
 
 @operation()
-def activate(probe: Probe, plan: DriverPlan, settings: Settings) -> Commands:
+def activate(probe: Probe, plan: DriverPlan, stopped: Iterable[str] = ()) -> Commands:
     """Bring the installed module into the kernel without a reboot, where that can be.
 
     + probe: the host after `install`
     + plan: as for `install`
-    + settings: what may be started again that was stopped
+    + stopped: units that `install` has stopped, to be started again
     """
     found = fault(probe)
     if plan.action != "change" or only_holds(plan) or blocked(probe):
@@ -125,8 +123,7 @@ def activate(probe: Probe, plan: DriverPlan, settings: Settings) -> Commands:
             "see /var/lib/dkms/nvidia/*/build/make.log; then: dkms autoinstall",
         )
         return
-    stopped = strangers.to_stop(probe, settings.driver_stop_others)
-    restart = " ".join(holder.unit for holder in stopped if holder.unit.endswith(".service"))
+    restart = " ".join(sorted(filter(None, stopped)))
     switches = "yes" if any(device.is_nvswitch for device in probe.pci) else ""
     head = assign({"RESTART": restart, "SWITCHES": switches})
     if driver.loaded is None or (found and found.repair == "load"):
@@ -202,17 +199,17 @@ def prove(probe: Probe, settings: Settings) -> Commands:
 
 def _stop_others(probe: Probe, settings: Settings) -> Commands:
     done = set()
-    for holder in strangers.to_stop(probe, settings.driver_stop_others):
-        name = holder.unit if holder.unit.endswith(".service") else str(holder.pid)
+    for holder, unit in strangers.to_stop(probe, settings.driver_stop_others).items():
+        name = unit or f"{holder.name} (pid {holder.pid})"
         if name in done:
             continue
         done.add(name)
         yield step(
             "driver",
-            f"stops {holder.name} ({holder.unit}), as driver_stop_others says",
-            assign({"UNIT": holder.unit, "PID": str(holder.pid)}) + _STOP_OTHER,
+            f"stops {name}, as driver_stop_others says",
+            assign({"UNIT": unit, "PID": str(holder.pid)}) + _STOP_OTHER,
             "end it by hand, then run again",
-            change=f"{holder.name} stopped",
+            change=f"{name} stopped",
         )
 
 

@@ -10,6 +10,8 @@ OURS = (
     *("ollama.service", "r1fleet-preload.service"),
     *("nvidia-persistenced.service", "nvidia-fabricmanager.service"),
 )
+# Units that people's own processes run in: never to be stopped for one of them.
+_LOGINS = ("ssh", "user@", "getty@", "serial-getty@", "console-getty", "cron", "systemd-")
 
 
 def strangers(probe: Probe) -> list[GpuHolder]:
@@ -17,14 +19,18 @@ def strangers(probe: Probe) -> list[GpuHolder]:
     return [holder for holder in probe.driver.holders if holder.unit not in OURS]
 
 
-def to_stop(probe: Probe, names: Iterable[str]) -> list[GpuHolder]:
-    """Those strangers that the settings allow to be stopped, by process or unit name."""
-    wanted = set(names)
-    return [
-        holder
-        for holder in strangers(probe)
-        if {holder.name, holder.unit, holder.unit.removesuffix(".service")} & wanted
-    ]
+def to_stop(probe: Probe, names: Iterable[str]) -> dict[GpuHolder, str]:
+    """Those strangers that the settings allow to be stopped -> the unit that was named for it.
+
+    "" where the process was named: then only it is ended. Its unit may be the SSH daemon's.
+    """
+    wanted, found = set(names), {}
+    for holder in strangers(probe):
+        if {holder.unit, holder.unit.removesuffix(".service")} & wanted:
+            found[holder] = holder.unit
+        elif holder.name in wanted:
+            found[holder] = ""
+    return found
 
 
 def stranger(probe: Probe, may_stop: Iterable[str]) -> Stop | None:
@@ -55,7 +61,8 @@ def _holder(holder: GpuHolder) -> str:
 
 
 def _stop_name(holder: GpuHolder) -> str:
-    return holder.unit if holder.unit.endswith(".service") else holder.name
+    is_login = holder.unit.startswith(_LOGINS)
+    return holder.unit if holder.unit.endswith(".service") and not is_login else holder.name
 
 
 def age(seconds: int) -> str:

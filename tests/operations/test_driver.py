@@ -22,8 +22,7 @@ def titles(commands: Any) -> list[str]:
 
 
 def activate(probe: Probe, **settings: Any) -> list[Any]:
-    read = Settings(**settings)
-    return list(driver.activate._inner(probe, plan(bare("T4"), read), read))
+    return list(driver.activate._inner(probe, plan(bare("T4"), Settings(**settings))))
 
 
 def restart(probe: Probe, **settings: Any) -> list[Any]:
@@ -111,7 +110,24 @@ def test_only_named_strangers_are_stopped_each_unit_once() -> None:
     settings = Settings(driver_branch=580, driver_stop_others=("jupyter",))
     commands = list(driver.install._inner(probe, plan(probe, settings), settings))
     stops = [line for line in titles(commands) if "stops" in line]
-    assert stops == ["driver: stops python3 (jupyter.service), as driver_stop_others says"]
+    assert stops == ["driver: stops jupyter.service, as driver_stop_others says"]
+
+
+def test_a_process_that_was_named_is_ended_alone_and_never_its_login() -> None:
+    mine = GpuHolder(77, "python3", "maria", 60, "ssh.service")
+    probe = bare("T4", driver=working("T4", version="570.211.01", holders=(mine,)))
+    refused = plan(probe, Settings(driver_branch=580))
+    assert refused.fix.endswith("driver_stop_others to: python3")
+    settings = Settings(driver_branch=580, driver_stop_others=("python3",))
+    commands = list(driver.install._inner(probe, plan(probe, settings), settings))
+    stop = next(command for command in commands if "stops" in title(command))
+    assert "python3 (pid 77)" in title(stop)
+    assert "UNIT=''" in stop.args[2]
+
+
+def test_stopped_units_are_started_again() -> None:
+    (command,) = driver.activate._inner(stale(), plan(bare("T4"), Settings()), {"jupyter.service"})
+    assert "RESTART=jupyter.service" in command.args[2]
 
 
 def test_what_was_there_is_noted_before_a_change() -> None:
@@ -134,7 +150,7 @@ def test_holding_packages_loads_and_reboots_nothing() -> None:
     probe = bare("T4", driver=working("T4"), packages={"nvidia-driver-cuda": f"{NEW}-1"})
     settings = Settings(driver_hold=True)
     found = plan(probe, settings)
-    assert list(driver.activate._inner(probe, found, settings)) == []
+    assert list(driver.activate._inner(probe, found)) == []
     assert list(driver.restart._inner(probe, found, settings)) == []
 
 
