@@ -13,12 +13,13 @@ from r1fleet.settings import Settings
 
 # Everything that belongs to a driver, and the kernels it must agree with.
 _HOLD_APT = (
-    "apt-mark hold $(dpkg-query -W -f '${db:Status-Abbrev} ${Package}\\n' 'nvidia-*' 'libnvidia-*'"
-    " libcuda1 'linux-modules-nvidia-*' 'cuda-drivers*' 'linux-image-*' 'linux-headers-*'"
+    "apt-mark hold $(dpkg-query -W -f '${db:Status-Abbrev} ${Package}\\n' '*nvidia*' 'libcuda*'"
+    " 'cuda-drivers*' libnvcuvid1 libnvoptix1 'linux-image-*' 'linux-headers-*' 2>/dev/null"
     " | sed -n 's/^.i *//p')"
 )
 _HOLD_DNF = "dnf versionlock add '*nvidia*' 'kernel*'"
 _UNHOLD = {"apt": _HOLD_APT.replace("hold", "unhold", 1), "dnf": "dnf versionlock clear"}
+_PINNING = "nvidia-driver-pinning-"
 _OPTIONS = {
     "apt": "apt-get install -y --allow-downgrades --no-install-recommends",
     "dnf": "dnf -y install --allowerasing --setopt=install_weak_deps=False",
@@ -68,7 +69,7 @@ def _apt(wanted: Wanted, probe: Probe, settings: Settings) -> list[str]:
     if way.pin:
         pins = [wanted.fill(name, probe) for name in way.pin]
         # Two pinning packages at once would leave the choice to chance.
-        found = (name for name in probe.packages if name.startswith("nvidia-driver-pinning-"))
+        found = (name for name in probe.packages if name.startswith(_PINNING))
         gone = [f"{name}-" for name in sorted(found) if name not in pins]
         commands += [f"{_OPTIONS['apt']} {' '.join([*pins, *gone])}"]
     return commands
@@ -133,6 +134,10 @@ def roll_back(before: dict[str, str], now: set[str], manager: str) -> tuple[str,
     if manager == "dnf":
         names = [f"{name}-{version}" for name, version in sorted(before.items())]
         return (f"dnf -y install --allowerasing {' '.join(names)}",)
-    names = [f"{name}={version}" for name, version in sorted(before.items())]
-    gone = [f"{name}-" for name in sorted(now - set(before))]
-    return ("finish_packages", "apt-get update", f"{_OPTIONS['apt']} {' '.join(names + gone)}")
+    listed = [f"{name}={version}" for name, version in sorted(before.items())]
+    listed += [f"{name}-" for name in sorted(now - set(before))]
+    # What pins the branch comes first, alone: it decides what the others' dependencies mean.
+    pins = [word for word in listed if word.startswith(_PINNING)]
+    rest = [word for word in listed if word not in pins]
+    parts = [f"{_OPTIONS['apt']} {' '.join(words)}" for words in (pins, rest) if words]
+    return ("finish_packages", "apt-get update", *parts)

@@ -9,7 +9,7 @@ from pyinfra.api import FunctionCommand, operation
 from r1fleet import paths
 from r1fleet.driver import strangers
 from r1fleet.driver.health import fault
-from r1fleet.driver.plan import DriverPlan, blocked, only_holds
+from r1fleet.driver.plan import DriverPlan, blocked, is_part, only_holds
 from r1fleet.driver.reboot import reboot
 from r1fleet.hostfacts import Probe
 from r1fleet.longstep import RUN_DIR, long_step
@@ -215,11 +215,7 @@ def _stop_others(probe: Probe, settings: Settings) -> Commands:
 
 def _record(probe: Probe, settings: Settings) -> FunctionCommand:
     """Notes on the host which driver was there, for driver_rollback."""
-    before = {
-        name: version
-        for name, version in probe.packages.items()
-        if "nvidia" in name or name in ("libcuda1", "cuda-drivers")
-    }
+    before = {name: version for name, version in probe.packages.items() if is_part(name)}
     if settings.driver_rollback:
         before = probe.system.record.get("before", {})
     record = {"version": 1, "before": before, "held": settings.driver_hold}

@@ -161,8 +161,8 @@ holders() {
 
 packages() {
   if command -v dpkg-query >/dev/null; then
-    dpkg-query -W -f '${Package} ${Version} ${db:Status-Abbrev}\n' 'nvidia-*' 'libnvidia-*' \
-      libcuda1 'cuda-drivers*' 'linux-modules-nvidia-*' 'linux-headers-*' 'linux-image-*' \
+    dpkg-query -W -f '${Package} ${Version} ${db:Status-Abbrev}\n' '*nvidia*' 'libcuda*' \
+      'cuda-drivers*' libnvcuvid1 libnvoptix1 'linux-headers-*' 'linux-image-*' \
       cuda-keyring dkms aria2 zstd curl ca-certificates
   elif [ -n "$gpu" ] && command -v rpm >/dev/null; then
     rpm -qa --qf '%{NAME} %{VERSION}-%{RELEASE} ii\n' '*nvidia*' 'kernel-devel*' \

@@ -158,8 +158,14 @@ def _refusal(stop: Stop) -> DriverPlan:
 
 def _driver_packages(probe: Probe) -> set[str]:
     """Installed packages of the driver, and the kernels that it must agree with."""
-    parts = ("nvidia", "libcuda1", "cuda-drivers", "linux-image-", "linux-headers-", "kernel-devel")
-    return {name for name in probe.packages if any(part in name for part in parts)}
+    kernels = ("linux-image-", "linux-headers-", "kernel-devel")
+    return {name for name in probe.packages if is_part(name) or name.startswith(kernels)}
+
+
+def is_part(package: str) -> bool:
+    """Whether a package is a part of the driver."""
+    parts = ("nvidia", "libcuda", "cuda-drivers", "libnvcuvid1", "libnvoptix1")
+    return any(part in package for part in parts)
 
 
 def _held(probe: Probe) -> set[str]:
@@ -188,7 +194,7 @@ def _rollback(probe: Probe) -> DriverPlan | Stop:
             "set driver_rollback to false",
         )
     manager = "apt" if "apt-get" in probe.tools else "dnf"
-    now = {name for name in probe.packages if "nvidia" in name}
+    now = {name for name in probe.packages if is_part(name)}
     return DriverPlan(
         "change",
         "driver_rollback is set",
