@@ -1,7 +1,7 @@
 # make demo: the lab and the main job on it.  make test: all checks and tests.
 BIN = .venv/bin
 
-.PHONY: demo test check unit lab-test lab-up lab-down bench venv lock
+.PHONY: demo test check unit lab-test lab-layouts lab-up lab-down bench venv lock
 
 demo: lab-up
 	$(BIN)/pyinfra inventories/lab.py deploy.py -y
@@ -27,6 +27,11 @@ lab-up: venv
 
 lab-down: venv
 	$(BIN)/r1fleet lab down
+
+# Ten other layouts of cards in place of the default lab; `make lab-up` brings that back.
+lab-layouts: venv
+	$(BIN)/r1fleet lab up --file lab/layouts.yaml
+	$(BIN)/pytest tests/lab/test_residency.py
 
 bench: lab-up
 	$(BIN)/python bench/noop.py

@@ -1,18 +1,5 @@
 """Every setting with its default. Generated: python -m r1fleet.settings"""
 
-# The NVIDIA driver
-driver_branch = None  # such as 580; None: a driver that works stays, else 580
-driver_min_version = None  # an older driver is changed, such as 580.95.05
-driver_flavour = "auto"  # kernel module: auto (by PCI id), open or proprietary
-driver_source = None  # nvidia, distro; None: signed modules of the distribution, else nvidia
-driver_reboot = "auto"  # auto: one if needed and nobody else is there; ask: left to you; never
-driver_hold = False  # hold driver and kernel packages together
-driver_allow_unproven = False  # go on where no test has been
-driver_stop_others = ()  # users of a GPU that may be stopped
-driver_rollback = False  # back to the driver before the last
-driver_repository_url = "https://developer.download.nvidia.com/compute/cuda/repos"  # or a mirror
-driver_keyring_sha256 = None  # of the keyring package; None: whatever the URL serves
-
 # The engine: which Ollama
 engine_version = "0.32.15"  # the Ollama release
 engine_sha256 = None  # of its archive; None: the line of sha256sum.txt beside it
@@ -22,7 +9,7 @@ engine_url = "https://github.com/ollama/ollama/releases/download"  # where relea
 ollama_models = "/var/lib/ollama/models"  # model directory
 port = None  # the port alone, folded into ollama_host
 ollama_host = "127.0.0.1:11434"  # address to listen on; 0.0.0.0: everywhere
-ollama_origins = ()  # browser origins allowed besides local ones, each with its scheme, or *
+ollama_origins = []  # browser origins allowed besides local ones, each with its scheme, or *
 ollama_keep_alive = "-1"  # how long a model stays loaded: 5m, 300 (s), negative for ever
 ollama_debug = 0  # 0, 1 (debug) or 2 (trace)
 ollama_num_parallel = 1  # requests answered at once; each has the whole context
@@ -30,7 +17,7 @@ ollama_max_queue = 512  # requests that may wait
 ollama_context_length = None  # tokens; None: the largest from context_min to context_max that fits
 ollama_kv_cache_type = None  # f16, q8_0 or q4_0; None: f16 where it fits, else q8_0
 ollama_flash_attention = None  # None: where the GPU has it
-ollama_max_loaded_models = None  # None: 1, the one that was planned
+ollama_max_loaded_models = None  # None: the planned one and extra_models
 ollama_sched_spread = None  # spread over all GPUs; None: where one is not enough
 ollama_gpu_overhead = 0  # bytes of each GPU that are left to others
 ollama_load_timeout = "5m"  # a load that stalls so long is ended
@@ -40,13 +27,34 @@ https_proxy = None  # proxy for downloads on the host, http://host:port
 no_proxy = None  # hosts that are reached without the proxy
 extra_env = {}  # further variables of the engine
 
+# The NVIDIA driver
+driver_branch = None  # such as 580; None: a driver that works stays, else 580
+driver_min_version = None  # an older driver is changed, such as 580.95.05
+driver_flavour = "auto"  # kernel module: auto (by PCI id), open or proprietary
+driver_source = None  # nvidia, distro; None: signed modules of the distribution, else nvidia
+driver_reboot = "auto"  # auto: one if needed and nobody else is there; ask: left to you; never
+driver_hold = False  # hold driver and kernel packages together
+driver_allow_unproven = False  # go on where no test has been
+driver_stop_others = []  # users of a GPU that may be stopped
+driver_rollback = False  # back to the driver before the last
+driver_repository_url = "https://developer.download.nvidia.com/compute/cuda/repos"  # or a mirror
+driver_keyring_sha256 = None  # of the keyring package; None: whatever the URL serves
+
 # The model and its size
 model = "deepseek-r1"  # name in the registry
 tag = None  # a forced tag such as 14b; None: the best that fits
 context_min = 16384  # least context in tokens; R1 thinks long
 context_max = 32768  # more than this is not taken
-no_gpu = "refuse"  # hosts without a usable GPU
-cpu_largest_tag = "7b"  # the largest to run on a CPU
+size_order = ["671b", "70b", "32b", "14b", "8b", "7b", "1.5b"]  # may be chosen, best first
+quantisations = ["q4_K_M"]  # of a size, best first: q4_K_M, q8_0, fp16
+kv_cache_types = ["f16", "q8_0"]  # cache types allowed, best first; ollama_kv_cache_type forces one
+placement = "gpu"  # gpu: wholly on the GPUs or refused; offload: the rest in RAM; cpu: RAM alone
+offload_min_percent = 50  # of the layers, on GPUs, with offload; less: a warning if tag is forced
+no_gpu = "refuse"  # where GPUs can hold no model: refuse, or cpu: as placement cpu there
+cpu_largest_tag = "7b"  # the largest on a CPU by placement or no_gpu; tag may force more
+vram_reserve_mib = 0  # MiB of each GPU that the plan leaves to others
+desktop = False  # a screen hangs on it: reserve at least 1536
+extra_models = []  # loaded beside it, such as nomic-embed-text; room is kept for them
 
 # Where models come from
 registry_url = "https://registry.ollama.ai"  # or a mirror

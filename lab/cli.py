@@ -130,7 +130,10 @@ def up(path: Path) -> None:
 def _show(spec: LabSpec, lab_state: LabState) -> None:
     table = Table("host", "address", "release", "simulated GPUs")
     for name, host in lab_state.hosts.items():
-        cards = [f"{gpu.name}, {gpu.memory_mib} MiB" for gpu in spec.gpus_of(name)]
+        cards = [
+            f"{gpu.name}, {f'{gpu.memory_mib} MiB' if gpu.memory_mib else 'shares the memory'}"
+            for gpu in spec.gpus_of(name)
+        ]
         table.add_row(name, host.address, host.release, "\n".join(cards) or "none")
     console.print(table)
     console.print(SIMULATED, soft_wrap=True)

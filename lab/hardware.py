@@ -150,19 +150,30 @@ def _gpu_bdf(index: int) -> str:
 
 
 def _gpu_lines(host: str, gpus: tuple[GpuSpec, ...]) -> list[str]:
-    """index|bdf|name|memory_mib|compute capability|uuid|pci device|subsystem, one per card."""
+    """index|bdf|name|memory_mib|compute capability|uuid|pci device|subsystem|MIG, one per card.
+
+    MIG is a list of profile=MiB=uuid, comma separated, mostly empty.
+    """
     lines = []
     for index, gpu in enumerate(gpus):
-        serial = uuid.uuid5(uuid.NAMESPACE_DNS, f"{index}.{host}.r1lab.invalid")
         facts = (index, _gpu_bdf(index), gpu.name, gpu.memory_mib, gpu.compute_capability)
-        lines.append("|".join(map(str, (*facts, f"GPU-{serial}", gpu.pci, gpu.subsystem))) + "\n")
+        parts = ",".join(
+            f"{profile}={mib}=MIG-{_serial(host, index, profile)}"
+            for profile, mib in gpu.mig.items()
+        )
+        rest = (f"GPU-{_serial(host, index)}", gpu.pci, gpu.subsystem, parts)
+        lines.append("|".join(map(str, (*facts, *rest))) + "\n")
     return lines
+
+
+def _serial(host: str, index: int, profile: str = "") -> uuid.UUID:
+    return uuid.uuid5(uuid.NAMESPACE_DNS, f"{profile}{index}.{host}.r1lab.invalid")
 
 
 def _write_gpu(pci: Path, index: int, gpu: GpuSpec) -> None:
     bdf = _gpu_bdf(index)
     if "GeForce" not in gpu.name:
-        whole_card_mib = 2 ** math.ceil(math.log2(gpu.memory_mib))
+        whole_card_mib = 2 ** math.ceil(math.log2(gpu.memory_mib or 1))
         _write_pci_device(pci / bdf, gpu.pci, gpu.subsystem, _3D_CONTROLLER, whole_card_mib)
         return
     _write_pci_device(pci / bdf, gpu.pci, gpu.subsystem, _VGA, bar1_mib=256)

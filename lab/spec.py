@@ -16,13 +16,17 @@ class Model(BaseModel):
 
 
 class GpuSpec(Model):
-    """One simulated card. `pci` is vendor:device, `subsystem` vendor:device, both hex."""
+    """One simulated card. `pci` is vendor:device, `subsystem` vendor:device, both hex.
+
+    A `memory_mib` of 0 is a card that shares the host's. `mig` are its instances: profile and MiB.
+    """
 
     name: str
     pci: Annotated[str, Field(pattern=r"^[0-9a-f]{4}:[0-9a-f]{4}$")]
     subsystem: Annotated[str, Field(pattern=r"^[0-9a-f]{4}:[0-9a-f]{4}$")] = "10de:0000"
-    memory_mib: Annotated[int, Field(gt=0)]
+    memory_mib: Annotated[int, Field(ge=0)]
     compute_capability: Annotated[str, Field(pattern=r"^\d+\.\d$")]
+    mig: dict[Annotated[str, Field(pattern=r"^\dg\.\d+gb$")], int] = {}
 
 
 class HostSpec(Model):

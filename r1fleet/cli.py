@@ -1,9 +1,43 @@
 """The command `r1fleet`. The main job itself is run with pyinfra: see the README."""
 
+from importlib import import_module
+
 import click
 
+# Imported when they are called: `fit` answers at once.
+COMMANDS = {
+    "fit": "r1fleet.fit_command:fit",
+    "plan": "r1fleet.plan_command:plan",
+    "lab": "lab.cli:lab",
+}
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+
+class Lazy(click.Group):
+    """A group whose commands are imported when they are needed."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        module, _, name = COMMANDS[cmd_name].partition(":")
+        try:
+            command: click.Command = getattr(import_module(module), name)
+        except ModuleNotFoundError as error:
+            if error.name not in ("lab", "gguf", "numpy"):
+                raise
+            return _missing_lab
+        return command
+
+
+@click.command("lab")
+def _missing_lab() -> None:
+    """The simulated lab (only in a checkout of the source)."""
+    raise click.UsageError("the lab needs a checkout of r1fleet: see docs/lab.md there")
+
+
+@click.group(cls=Lazy, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="r1fleet")
 def main() -> None:
     """Tools around the main job, which is:
@@ -12,23 +46,6 @@ def main() -> None:
         pyinfra inventories/lab.py deploy.py -y
     """
 
-
-def _add_lab() -> None:
-    try:
-        from lab.cli import lab  # noqa: PLC0415
-    except ModuleNotFoundError as error:
-        if error.name not in ("lab", "gguf", "numpy"):
-            raise
-
-        @main.command("lab")
-        def missing() -> None:
-            """The simulated lab (only in a checkout of the source)."""
-            raise click.UsageError("the lab needs a checkout of r1fleet: see docs/lab.md there")
-    else:
-        main.add_command(lab)
-
-
-_add_lab()
 
 if __name__ == "__main__":
     main()

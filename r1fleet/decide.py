@@ -1,16 +1,14 @@
 """From a probe and settings to a size, or to a refusal before anything changes: pure."""
 
-from typing import Any
-
-from r1fleet import catalog
+from r1fleet import sticky
 from r1fleet.engine.wanted import ARCHIVE_ARCH
-from r1fleet.hostfacts import AMD, INTEL, Probe
+from r1fleet.hardware import hardware
+from r1fleet.hostfacts import Probe
 from r1fleet.model.manifest import ModelWanted
 from r1fleet.settings import Settings
-from r1fleet.sizing import Choice, Gpu, Hardware, Sizing, choose, policy
+from r1fleet.sizing import Choice, policy
+from r1fleet.sticky import Decision
 from r1fleet.verify.judge import SmokeWanted
-
-VENDORS = {AMD: "AMD", INTEL: "Intel"}
 
 
 def refusals(settings: Settings, probe: Probe) -> list[tuple[str, str, str]]:
@@ -50,56 +48,9 @@ def refusals(settings: Settings, probe: Probe) -> list[tuple[str, str, str]]:
     return found
 
 
-def hardware(probe: Probe) -> Hardware:
-    """What sizing needs of a host: from the driver, else estimated from the PCI ids."""
-    others = tuple(
-        f"{VENDORS[device.vendor]} GPU {device.device}"
-        for device in probe.pci
-        if device.vendor in VENDORS
-    )
-    rows = probe.driver.gpus
-    estimated = len(rows) != len(probe.nvidia_gpus)
-    gpus = _estimate(probe) if estimated else _report(probe)
-    return Hardware(
-        gpus=gpus,
-        ram_mib=probe.ram_mib,
-        cores=probe.cores,
-        estimated=estimated and bool(gpus),
-        other_gpus=others,
-    )
-
-
-def size(settings: Settings, probe: Probe) -> Sizing:
-    """The size for a host as it is now."""
-    return choose(hardware(probe), policy(settings))
-
-
-def _report(probe: Probe) -> tuple[Gpu, ...]:
-    return tuple(
-        Gpu(
-            index=row.index,
-            name=row.name,
-            # Unified memory prints no total: what the GPU has is the host's own memory.
-            vram_mib=row.memory_total_mib or probe.ram_mib,
-            compute_capability=row.compute_capability,
-        )
-        for row in probe.driver.gpus
-    )
-
-
-def _estimate(probe: Probe) -> tuple[Gpu, ...]:
-    found = []
-    for index, device in enumerate(probe.nvidia_gpus):
-        known = catalog.gpu(device.device, device.subsystem.partition(":")[2])
-        found.append(
-            Gpu(
-                index=index,
-                name=known.name if known else f"NVIDIA GPU {device.device}",
-                vram_mib=(known.vram_mib or probe.ram_mib) if known else 0,
-                compute_capability=known.compute_capability if known else None,
-            )
-        )
-    return tuple(found)
+def size(settings: Settings, probe: Probe) -> Decision:
+    """The size for a host: what was decided for it while nothing of it has changed, else anew."""
+    return sticky.decide(hardware(probe), policy(settings), probe)
 
 
 def model_wanted(settings: Settings, choice: Choice) -> ModelWanted:
@@ -130,26 +81,6 @@ def proof_wanted(settings: Settings, choice: Choice, digest: str) -> SmokeWanted
         prompt=settings.smoke_prompt,
         expect=settings.smoke_expect,
         tokens_per_s_min=settings.tokens_per_s_min,
+        next_smaller=choice.next_smaller,
         load_time_max_s=settings.load_time_max_s,
     )
-
-
-def record(settings: Settings, sizing: Sizing) -> dict[str, Any]:
-    """What state.json keeps of the decision: the choice and all that it was made from."""
-    return {
-        "choice": {
-            name: getattr(sizing.chosen, name)
-            for name in ("tag", "placement", "context", "kv_type", "parallel", "sched_spread")
-        },
-        "hardware": {
-            "gpus": [[gpu.name, gpu.vram_mib] for gpu in sizing.hardware.gpus],
-            # MemTotal differs by some MiB from boot to boot.
-            "ram_gib": round(sizing.hardware.ram_mib / 1024),
-        },
-        "policy": {
-            "tag": settings.tag,
-            "context_min": settings.context_min,
-            "context_max": settings.context_max,
-            "no_gpu": settings.no_gpu,
-        },
-    }

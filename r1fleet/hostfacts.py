@@ -70,6 +70,15 @@ class DesktopSession:
 
 
 @dataclass(frozen=True)
+class MigInstance:
+    """A part of a card that CUDA sees as a device: its card's index, "3g.40gb", "MIG-..."."""
+
+    gpu_index: int
+    profile: str
+    uuid: str
+
+
+@dataclass(frozen=True)
 class ComputeProcess:
     pid: int
     name: str
@@ -92,7 +101,7 @@ class Driver:
     processes: tuple[ComputeProcess, ...]
     disk_open: bool | None = None  # flavour of the module on disk
     smi_message: str = ""  # what nvidia-smi said instead of rows
-    mig_instances: int = 0
+    mig: tuple[MigInstance, ...] = ()
     refcounts: dict[str, int] = field(default_factory=dict)  # loaded modules of the driver
     holders: tuple[GpuHolder, ...] = ()
     kernel_log: tuple[str, ...] = ()  # its newest lines about the driver

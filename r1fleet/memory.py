@@ -8,12 +8,10 @@ f16, q8_0 and q4_0, micro-batch 256 to 2048, one to four devices: all agree with
 """
 
 from dataclasses import dataclass
-from functools import cache
-from typing import Literal
+from functools import cache, lru_cache
 
-from r1fleet.catalog import ModelTag, Shape
-
-KvType = Literal["f16", "q8_0", "q4_0"]
+from r1fleet import catalog
+from r1fleet.catalog import KvType, ModelTag, Shape
 
 MIB = 1024**2
 # What a process with a CUDA context takes of a card before it allocates anything (Ollama's figure).
@@ -151,6 +149,38 @@ def host_compute(shape: Shape, load: Load) -> int:
     return min(load.batch, load.context * load.parallel) * (4 * shape.embd + 2 * load.slot_context)
 
 
+def host(model: ModelTag, load: Load) -> int:
+    """What stays in host memory when all layers are on GPUs: token embedding, inputs, masks."""
+    return weights(model).embedding + host_compute(model.shape, load)
+
+
+@lru_cache(maxsize=4096)
+def blocks(model: ModelTag, load: Load) -> tuple[int, ...]:
+    """Bytes of each layer with its cache, then of the output."""
+    known, cached = weights(model), cache_per_layer(model.shape, load)
+    return (*(layer + cached for layer in known.layers), known.output)
+
+
+@cache
+def extras_mib(names: tuple[str, ...], context: int, parallel: int) -> int:
+    """What models beside R1 take of a card: each with its own CUDA context, and room enough that
+    Ollama loads it there instead of unloading R1 (80 % of what is free)."""
+    return sum(_extra_mib(name, context, parallel) for name in names)
+
+
+def _extra_mib(name: str, context: int, parallel: int) -> int:
+    if name in catalog.extras():
+        extra = catalog.extras()[name]
+        rough, need = extra.size_bytes, extra.size_bytes + extra.buffers_mib * MIB
+    else:
+        model = catalog.find_tag(name.partition(":")[2])
+        load = Load(context, parallel, "f16", 2048)
+        rough = predicted(model, context, parallel)
+        need = sum(blocks(model, load)) + compute(model.shape, load)
+    scheduler = rough * 100 // 80 - FIT_MARGIN_MIB * MIB
+    return -(-max(need + CUDA_CONTEXT_MIB * MIB, scheduler) // MIB)
+
+
 def predicted(model: ModelTag, context: int, parallel: int) -> int:
     """Ollama's own rough figure (PredictServerVRAM): file plus an f16 cache, whatever is set."""
     shape = model.shape
@@ -190,10 +220,10 @@ def deal(blocks: tuple[int, ...], shares: tuple[int, ...]) -> tuple[int, ...] | 
     return tuple(counts)
 
 
-def fill(blocks: tuple[int, ...], budgets: tuple[int, ...]) -> tuple[int, ...] | None:
+def fill(blocks: tuple[int, ...], budgets: tuple[int, ...]) -> tuple[int, ...]:
     """Blocks per device when whole ones are packed back to front (common/fit.cpp step 3).
 
-    A budget is what a device may hold of weights and cache. None when some block is left over.
+    A budget is what a device may hold of weights and cache. The first blocks may be left over.
     """
     counts, left = [], len(blocks)
     for budget in reversed(budgets):
@@ -202,7 +232,7 @@ def fill(blocks: tuple[int, ...], budgets: tuple[int, ...]) -> tuple[int, ...] |
             left -= 1
             room -= blocks[left]
         counts.append(start - left)
-    return None if left else tuple(reversed(counts))
+    return tuple(reversed(counts))
 
 
 def place(blocks: tuple[int, ...], frees: tuple[int, ...], overhead: int) -> tuple[int, ...] | None:
@@ -213,15 +243,16 @@ def place(blocks: tuple[int, ...], frees: tuple[int, ...], overhead: int) -> tup
     """
     budgets = tuple(max(free - FIT_MARGIN_MIB * MIB - overhead, 0) for free in frees)
     for counts in (deal(blocks, frees), fill(blocks, budgets)):
-        if not counts:
+        if not counts or sum(counts) < len(blocks):
             continue
-        sizes = _slices(blocks, counts)
+        sizes = slices(blocks, counts)
         if all(size <= budget for size, budget in zip(sizes, budgets, strict=True)):
             return tuple(size + overhead if size else 0 for size in sizes)
     return None
 
 
-def _slices(blocks: tuple[int, ...], counts: tuple[int, ...]) -> tuple[int, ...]:
+def slices(blocks: tuple[int, ...], counts: tuple[int, ...]) -> tuple[int, ...]:
+    """Sums of consecutive blocks, so many each time."""
     sizes, start = [], 0
     for count in counts:
         sizes.append(sum(blocks[start : start + count]))

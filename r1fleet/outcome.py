@@ -26,6 +26,8 @@ class Outcome:
 
     probe: Probe | None = None
     sizing: Sizing | None = None
+    kept_over: str | None = None  # what would be chosen now in place of what was decided before
+    notes: list[str] = field(default_factory=list)  # worth knowing, nothing to do
     pending: list[str] | None = None  # what a dry run found to do; None: it did not look
     refusal: str | None = None  # why a dry run would stop there
     changes: list[str] = field(default_factory=list)

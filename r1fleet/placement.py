@@ -1,148 +1,97 @@
-"""How a model can be placed on a host: on its GPUs as Ollama and llama.cpp would, or on its CPU.
+"""Where a model goes: wholly on GPUs, the rest in host memory, or on the CPU.
 
-A card offers its total less the CUDA context and less the margin that llama.cpp keeps free
-(memory.py has the figures). Pure.
+A card offers its total less the CUDA context, a reserve and the margin that llama.cpp keeps free
+(memory.py has the figures). What other programs happen to use does not count. Pure.
 """
 
-from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
+from functools import lru_cache
 
-from r1fleet import catalog, memory
-from r1fleet.catalog import ModelTag
-from r1fleet.memory import CUDA_CONTEXT_MIB, FIT_MARGIN_MIB, MIB, SYSTEM_MIB, KvType, Load
+from r1fleet import memory
+from r1fleet.catalog import KvType, ModelTag
+from r1fleet.memory import FIT_MARGIN_MIB, MIB, Load
+from r1fleet.sizing_text import join, names, wish
+from r1fleet.sizing_types import Choice, Gpu, Policy
 
-# Ollama's engine drops older cards (its CUDA libraries are built from 5.0).
-OLDEST_CAPABILITY = (5, 0)
 CONTEXT_STEP = 1024
 
 
 @dataclass(frozen=True)
-class Gpu:
-    """A card: nvidia-smi's index, name and memory.total; the capability is None when unknown."""
-
-    index: int
-    name: str
-    vram_mib: int
-    compute_capability: tuple[int, int] | None
-
-    @property
-    def usable(self) -> bool:
-        return self.vram_mib > 0 and (self.compute_capability or (9, 0)) >= OLDEST_CAPABILITY
-
-    @property
-    def has_flash_attention(self) -> bool:
-        capability = self.compute_capability or (9, 0)
-        return capability >= (6, 0) and capability != (7, 2)
-
-
-@dataclass(frozen=True)
-class Hardware:
-    """A host. `estimated`: from PCI ids, before a driver; `other_gpus`: cards of other vendors."""
-
-    gpus: tuple[Gpu, ...]
-    ram_mib: int
-    cores: int
-    estimated: bool = False
-    other_gpus: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class Policy:
-    """What a choice must keep to. `tag` is a forced one; `reserve_mib` stays free on each card."""
-
-    tag: str | None = None
-    context_min: int = 16384
-    context_max: int = 32768
-    parallel: int = 1
-    kv_types: tuple[KvType, ...] = ("f16", "q8_0")
-    flash_attention: bool = True
-    spread: bool | None = None
-    reserve_mib: int = 0
-    no_gpu: Literal["refuse", "cpu"] = "refuse"
-    cpu_largest_tag: str = "7b"
-
-
-@dataclass(frozen=True)
-class Choice:
-    """A way to run a model on a host.
-
-    + gpus: indexes of the cards it uses, empty on the CPU
-    + only_these_gpus: Ollama would take other cards as well, so they must be hidden from it
-    + needed_mib: per card used, without the CUDA context; left_mib: what stays free there
-    + ram_mib: host memory it needs on the CPU, the system's share included; 0 on GPUs
-    """
-
-    tag: str
-    model: ModelTag
-    placement: Literal["gpu", "cpu"]
-    context: int
-    kv_type: KvType
-    parallel: int
-    reason: str
-    sched_spread: bool = False
-    gpus: tuple[int, ...] = ()
-    only_these_gpus: bool = False
-    needed_mib: tuple[int, ...] = ()
-    left_mib: tuple[int, ...] = ()
-    ram_mib: int = 0
-
-
-@dataclass(frozen=True)
-class _Layout:
+class Layout:
     """Cards that a load is put on. `by_rule`: one of several, as Ollama itself picks it."""
 
     cards: tuple[Gpu, ...]
     by_rule: bool = False
     hides_others: bool = False
 
+    @property
+    def flash(self) -> bool:
+        return all(card.has_flash_attention for card in self.cards)
 
-def _layouts(cards: tuple[Gpu, ...], policy: Policy) -> Iterator[_Layout]:
+
+def layouts(cards: tuple[Gpu, ...], policy: Policy) -> Iterator[Layout]:
     """The layouts to try, in order; the cards come largest first."""
+    # A process can use one MIG instance and nothing beside it; Ollama mixes no vendors in a model.
+    for vendor in dict.fromkeys(card.vendor for card in cards):
+        group = tuple(card for card in cards if card.vendor == vendor and not card.mig_uuid)
+        if group:
+            yield from _layouts_of_cards(group, policy, len(group) < len(cards))
+    for instance in (card for card in cards if card.mig_uuid):
+        yield Layout((instance,), hides_others=len(cards) > 1)
+
+
+def _layouts_of_cards(
+    cards: tuple[Gpu, ...], policy: Policy, hides_others: bool
+) -> Iterator[Layout]:
     if policy.spread is True:
-        yield _Layout(cards)
+        yield Layout(cards, hides_others=hides_others)
         return
-    yield _Layout(cards[:1], by_rule=len(cards) > 1)
+    yield Layout(cards[:1], by_rule=len(cards) > 1, hides_others=hides_others)
     if len(cards) > 1:
-        yield _Layout(cards)
+        yield Layout(cards, hides_others=hides_others)
     # A small card beside a large one, or one without flash attention beside others, can cost more
     # than it gives: the last resort is to hide it.
     modern = tuple(card for card in cards if card.has_flash_attention)
     for group in (cards, modern) if len(modern) < len(cards) else (cards,):
         for count in range(len(group), 0, -1):
             if count < len(cards):
-                yield _Layout(group[:count], hides_others=True)
+                yield Layout(group[:count], hides_others=True)
 
 
 def on_gpus(model: ModelTag, cards: tuple[Gpu, ...], policy: Policy) -> Choice | str:
     """The model wholly on the cards, with an f16 cache before a quantised one; else why not."""
     if not cards:
         return "no GPU to put it on"
+    tried = tuple(layouts(cards, policy))
+    offer = sum(max(free_mib(card, policy) - FIT_MARGIN_MIB, 0) for card in cards)
     for kv_type in policy.kv_types:
-        for layout in _layouts(cards, policy):
+        least = sum(memory.blocks(model, Load(policy.context_min, policy.parallel, kv_type, 512)))
+        if least > offer * MIB:
+            continue
+        for layout in tried:
             if _needed(model, layout, policy, policy.context_min, kv_type):
                 return _grown(model, layout, policy, kv_type)
     load = Load(policy.context_min, policy.parallel, policy.kv_types[-1], 512)
-    need = sum(_blocks(model, load)) + memory.compute(model.shape, load)
-    offer = sum(max(_free_mib(card, policy) - FIT_MARGIN_MIB, 0) for card in cards)
+    need = sum(memory.blocks(model, load)) + memory.compute(model.shape, load)
     return (
-        f"needs at least {_mib(need)} MiB for {_wish(policy)} with {load.kv_type} cache, "
-        f"{_names(cards)} can give {offer} of {sum(card.vram_mib for card in cards)} MiB"
+        f"needs at least {mib(need)} MiB for {wish(policy)} with {load.kv_type} cache, "
+        f"{names(cards)} can give {offer} of {sum(card.vram_mib for card in cards)} MiB"
     )
 
 
-def _grown(model: ModelTag, layout: _Layout, policy: Policy, kv_type: KvType) -> Choice:
+def _grown(model: ModelTag, layout: Layout, policy: Policy, kv_type: KvType) -> Choice:
     """The choice with the largest context that fits; that of context_min is known to."""
     cards = layout.cards
-    for context in _contexts(policy):
+    for context in contexts(policy):
         if needed := _needed(model, layout, policy, context, kv_type):
             break
-    needed_mib = tuple(_mib(size) for size in needed or ())
+    needed_mib = tuple(mib(size) for size in needed or ())
     left_mib = tuple(
-        card.vram_mib - CUDA_CONTEXT_MIB - size
+        card.vram_mib - card.context_mib - size
         for card, size in zip(cards, needed_mib, strict=True)
     )
+    layers = model.shape.layers + 1
     return Choice(
         tag=policy.tag or model.tag,
         model=model,
@@ -150,103 +99,77 @@ def _grown(model: ModelTag, layout: _Layout, policy: Policy, kv_type: KvType) ->
         context=context,
         kv_type=kv_type,
         parallel=policy.parallel,
-        reason=f"the largest that sits wholly on {_names(cards)} with {_wish(policy)}: context "
-        f"{context} and {kv_type} cache need {_join(needed_mib)} MiB and leave {_join(left_mib)}",
+        reason=f"sits wholly on {names(cards)} with {wish(policy)}: context "
+        f"{context} and {kv_type} cache need {join(needed_mib)} MiB and leave {join(left_mib)}",
         sched_spread=len(cards) > 1 and policy.spread is not False,
         gpus=tuple(card.index for card in cards),
         only_these_gpus=layout.hides_others,
         needed_mib=needed_mib,
         left_mib=left_mib,
+        layers_on_gpu=layers,
+        layers=layers,
+        gpu_percent=100,
+        mig_uuid=cards[0].mig_uuid,
     )
 
 
 def _needed(
-    model: ModelTag, layout: _Layout, policy: Policy, context: int, kv_type: KvType
+    model: ModelTag, layout: Layout, policy: Policy, context: int, kv_type: KvType
 ) -> tuple[int, ...] | None:
     """Bytes per card when all of the model sits on them with the margin kept, else None."""
-    cards, tokens = layout.cards, context * policy.parallel
-    flash = policy.flash_attention and all(card.has_flash_attention for card in cards)
+    cards = layout.cards
+    flash = policy.flash_attention and layout.flash
     if kv_type != "f16" and not flash:
         return None
     rough = memory.predicted(model, context, policy.parallel)
-    if layout.by_rule and rough > (cards[0].vram_mib - CUDA_CONTEXT_MIB) * MIB * 80 // 100:
+    if layout.by_rule and rough > (cards[0].vram_mib - cards[0].context_mib) * MIB * 80 // 100:
         return None
-    # The batch grows with free memory. Taken on the high side: the whole card; and with several
-    # cards the largest batch, so that more memory never makes a plan worse.
-    available = cards[0].vram_mib * MIB if len(cards) == 1 else 0
-    batch = memory.batch(rough, available, tokens) if flash else 512
+    # The batch grows with free memory. Taken on the high side: the whole cards.
+    available = sum(card.vram_mib for card in cards) * MIB
+    batch = memory.batch(rough, available, context * policy.parallel) if flash else 512
     load = Load(context, policy.parallel, kv_type, batch, flash=flash, copies=len(cards) > 1)
-    blocks, overhead = _blocks(model, load), memory.compute(model.shape, load)
-    frees = tuple(_free_mib(card, policy) * MIB for card in cards)
-    # Which card CUDA counts as the first is not known here: both orders must hold.
-    down = memory.place(blocks, frees, overhead)
-    up = memory.place(blocks, frees[::-1], overhead)
-    if not down or not up:
-        return None
-    return tuple(max(pair) for pair in zip(down, up[::-1], strict=True))
+    # What stays on the host lies in the same memory as a unified GPU's.
+    host = memory.host(model, load) if cards[0].unified else 0
+    frees = tuple(max(free_mib(card, policy) * MIB - host, 0) for card in cards)
+    return _placed(model, load, frees, orders(cards))
 
 
-def on_cpu(model: ModelTag, hardware: Hardware, policy: Policy) -> Choice | str:
-    """The model in host memory, if policy and memory allow it; else why not."""
-    sizes = [known.size for known in catalog.models()]
-    limit = catalog.find_tag(policy.cpu_largest_tag).size
-    if not policy.tag and sizes.index(model.size) > sizes.index(limit):
-        return f"cpu_largest_tag is {policy.cpu_largest_tag}"
-    smallest = 0
-    for kv_type in policy.kv_types:
-        for context in _contexts(policy):
-            batch = memory.batch(0, 0, context * policy.parallel)
-            load = Load(context, policy.parallel, kv_type, batch, flash=policy.flash_attention)
-            size = sum(_blocks(model, load)) + memory.weights(model).embedding
-            size += memory.compute(model.shape, load) + memory.host_compute(model.shape, load)
-            smallest = _mib(size) + SYSTEM_MIB
-            if smallest <= hardware.ram_mib:
-                return Choice(
-                    tag=policy.tag or model.tag,
-                    model=model,
-                    placement="cpu",
-                    context=context,
-                    kv_type=kv_type,
-                    parallel=policy.parallel,
-                    reason=f"the largest that policy allows on the CPU (no_gpu: cpu): context "
-                    f"{context} and {kv_type} cache need {smallest} of {hardware.ram_mib} MiB",
-                    # A GPU that holds no model would still be given some layers.
-                    only_these_gpus=bool(hardware.gpus),
-                    ram_mib=smallest,
-                )
-    return f"needs {smallest} MiB of host memory for {_wish(policy)}, there are {hardware.ram_mib}"
+def orders(cards: tuple[Gpu, ...]) -> tuple[tuple[int, ...], ...]:
+    """The orders in which CUDA may count the cards, as positions: by size, and by index."""
+    count = range(len(cards))
+    by_index = tuple(sorted(count, key=lambda position: cards[position].index))
+    return tuple(dict.fromkeys((tuple(count), tuple(reversed(count)), by_index)))
 
 
-def _blocks(model: ModelTag, load: Load) -> tuple[int, ...]:
-    """Bytes of each layer with its cache, then of the output."""
-    weights, cache = memory.weights(model), memory.cache_per_layer(model.shape, load)
-    return (*(layer + cache for layer in weights.layers), weights.output)
+@lru_cache(maxsize=100_000)  # fleets are of few kinds of hosts
+def _placed(
+    model: ModelTag, load: Load, frees: tuple[int, ...], orders: tuple[tuple[int, ...], ...]
+) -> tuple[int, ...] | None:
+    """Bytes per card, the most of all orders; None when some order has no place for all."""
+    blocks, overhead = memory.blocks(model, load), memory.compute(model.shape, load)
+    most = [0] * len(frees)
+    for order in orders:
+        placed = memory.place(blocks, tuple(frees[position] for position in order), overhead)
+        if placed is None:
+            return None
+        for position, size in zip(order, placed, strict=True):
+            most[position] = max(most[position], size)
+    return tuple(most)
 
 
-def _contexts(policy: Policy) -> Iterator[int]:
+def contexts(policy: Policy) -> Iterator[int]:
     """Contexts to try, largest first."""
     largest = policy.context_max // CONTEXT_STEP * CONTEXT_STEP
     yield from range(largest, policy.context_min, -CONTEXT_STEP)
     yield policy.context_min
 
 
-def _free_mib(card: Gpu, policy: Policy) -> int:
-    return max(card.vram_mib - CUDA_CONTEXT_MIB - policy.reserve_mib, 0)
+def free_mib(card: Gpu, policy: Policy) -> int:
+    """What a card has for the model: its total less the CUDA context, reserve and extra models."""
+    extras = memory.extras_mib(policy.extra_models, policy.context_min, policy.parallel)
+    return max(card.vram_mib - card.context_mib - policy.reserve_mib - extras, 0)
 
 
-def _mib(size_bytes: int) -> int:
+def mib(size_bytes: int) -> int:
+    """Bytes as MiB, rounded up."""
     return -(-size_bytes // MIB)
-
-
-def _join(numbers: tuple[int, ...]) -> str:
-    return " + ".join(str(number) for number in numbers)
-
-
-def _names(cards: tuple[Gpu, ...]) -> str:
-    names = Counter(card.name for card in cards)
-    return " and ".join(f"{n} x {name}" if n > 1 else name for name, n in names.items())
-
-
-def _wish(policy: Policy) -> str:
-    requests = f" for {policy.parallel} requests at once" if policy.parallel > 1 else ""
-    return f"context {policy.context_min}{requests}"

@@ -13,6 +13,7 @@ from pyinfra.api.state import StateStage
 
 from r1fleet import outcome
 from r1fleet.outcome import Outcome
+from r1fleet.plan_host import host_plan
 from r1fleet.settings import Settings
 
 SCHEMA = 1
@@ -57,6 +58,7 @@ def rows_of(state: State, settings: Mapping[str, Settings]) -> list[dict[str, An
     failed = {host.name for host in state.failed_hosts}
     return [
         row_of(name, outcome.of(name), name in reached, name in failed, _executed(state))
+        | {"plan": host_plan(outcome.of(name), settings[name])}
         for name in settings
     ]
 
@@ -85,6 +87,7 @@ def row_of(
         "digest": smoke.digest if smoke else None,
         "changes": found.changes if executed else found.pending or [],
         "warnings": found.warnings,
+        "notes": found.notes,
         "verdict": _verdict(found, reached, failed, executed),
         "reason": _reason(found, reached, failed),
     }

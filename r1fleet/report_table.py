@@ -1,5 +1,6 @@
 """The report as a table on the terminal, and how to use what it shows."""
 
+import sys
 from collections.abc import Mapping
 from typing import Any, TextIO
 
@@ -7,6 +8,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from r1fleet.plan_data import host_rows
+from r1fleet.plan_text import line, print_plan
 from r1fleet.settings import Settings
 
 STYLES = {"failed": "bold red", "unreachable": "bold red", "refused": "bold red"}
@@ -27,21 +30,21 @@ def print_report(
         style = STYLES.get(row["verdict"], "green" if row["verdict"] in GOOD else "yellow")
         table.add_row(*_cells(row), f"[{style}]{row['verdict']}[/]")
     console.print(table)
+    if dry:
+        # What `r1fleet plan` shows, and the steps.
+        print_plan(console, host_rows(rows), candidates="-v" in sys.argv)
+        for row in rows:
+            for change in row["changes"]:
+                line(console, f"{row['host']}: would do: {escape(change)}")
+        return
     for row in rows:
         for warning in row["warnings"]:
-            _line(console, f"[yellow]{row['host']}: warning:[/] {escape(warning)}")
+            line(console, f"[yellow]{row['host']}: warning:[/] {escape(warning)}")
+        for note in row["notes"]:
+            line(console, f"[cyan]{row['host']}: note:[/] {escape(note)}")
         if row["reason"]:
-            _line(console, f"[red]{row['host']}:[/] {escape(row['reason'])}")
-        if dry:
-            for change in row["changes"]:
-                _line(console, f"{row['host']}: would do: {escape(change)}")
-    if not dry:
-        _usage(console, rows, settings)
-
-
-def _line(console: Console, text: str) -> None:
-    """A whole line, however long: it is copied and searched for."""
-    console.print(text, highlight=False, soft_wrap=True)
+            line(console, f"[red]{row['host']}:[/] {escape(row['reason'])}")
+    _usage(console, rows, settings)
 
 
 def _cells(row: dict[str, Any]) -> list[str]:

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 
 from pyinfra.api import FunctionCommand, operation
 
-from r1fleet import decide, outcome
+from r1fleet import decide, outcome, sticky
 from r1fleet.driver import install as driver
 from r1fleet.driver.health import warnings as driver_warnings
 from r1fleet.driver.plan import DriverPlan
@@ -23,7 +23,7 @@ from r1fleet.hostfacts import Probe
 from r1fleet.model import pull
 from r1fleet.model.manifest import state_entry
 from r1fleet.remote import fail, is_refusal, refusal_text, shows, title
-from r1fleet.sizing import Sizing
+from r1fleet.sizing import Sizing, policy
 from r1fleet.verify import smoke
 from r1fleet.verify.fingerprint import fingerprint, is_fresh, remembered, verified_entry
 from r1fleet.verify.fingerprint import state as new_state
@@ -112,7 +112,7 @@ def _checked(run: HostRun) -> Generator[FunctionCommand, None, Probe]:
 def _early_pull(run: HostRun, probe: Probe) -> Commands:
     """Begin to fetch what the PCI ids promise, beside the driver's installation. If the driver
     then tells otherwise, the right one is fetched; a reboot only interrupts it."""
-    choice = decide.size(run.settings, probe).choice
+    choice = decide.size(run.settings, probe).sizing.choice
     if choice and choice.placement == "gpu" and not run.rehearsing:
         yield from engine.prepare._inner(probe, run.settings.ollama_models)
         delivery = pull.Pull(decide.model_wanted(run.settings, choice))
@@ -140,8 +140,9 @@ def _driver(
 
 def _size(run: HostRun, probe: Probe) -> Generator[FunctionCommand, None, Sizing]:
     """The size that fits, now that the VRAM is known; fails a host that none fits."""
-    sizing = decide.size(run.settings, probe)
-    outcome.of(run.host.name).sizing = sizing
+    decision = decide.size(run.settings, probe)
+    found, sizing = outcome.of(run.host.name), decision.sizing
+    found.sizing, found.kept_over, found.notes = sizing, decision.kept_over, list(decision.notes)
     if sizing.choice is None:
         yield fail("sizing", sizing.refusal or "no model fits", "")
     return sizing
@@ -165,7 +166,8 @@ def _verify(
         verified = verified_entry(found.smoke, stamp) if found.smoke else None
     models = {proof.model: state_entry(delivery.installed)} if delivery.installed else {}
     mount = (run.settings.ollama_models, probe.models.mount)
-    state = new_state(decide.record(run.settings, sizing), models, verified, mount)
+    record = sticky.record(sizing, policy(run.settings))
+    state = new_state(record, models, verified, mount)
     yield from smoke.write_state._inner(state, probe.state)
 
 

@@ -2,8 +2,7 @@
 as group_data/all.py."""
 
 from collections.abc import Mapping
-from ipaddress import ip_address
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import (
     AfterValidator,
@@ -17,19 +16,15 @@ from pydantic import (
 
 from r1fleet import settings_check as check
 from r1fleet.settings_check import Bad
-from r1fleet.settings_driver import DriverSettings, Sha256, Url
+from r1fleet.settings_driver import DriverSettings
+from r1fleet.settings_engine import Context, Line, Natural
 from r1fleet.settings_text import belongs_to_pyinfra, error_lines, group_data, merged
 
-Version = Annotated[str, AfterValidator(check.version)]
-Duration = Annotated[str, BeforeValidator(check.duration)]
 ServerUrl = Annotated[str, AfterValidator(check.server_url)]
 ModelName = Annotated[str, AfterValidator(check.model_name)]
 Tag = Annotated[str, AfterValidator(check.tag)]
-Line = Annotated[str, AfterValidator(check.one_line)]
-Natural = Annotated[int, Field(ge=1)]
-Context = Annotated[int, Field(ge=1024, le=131072)]
 Rate = Annotated[str, BeforeValidator(check.rate)]
-DEFAULT_HOST = f"127.0.0.1:{check.DEFAULT_PORT}"
+Names = Annotated[tuple[str, ...], BeforeValidator(check.names)]
 
 
 class SettingsError(ValueError):
@@ -55,74 +50,6 @@ class Settings(DriverSettings):
         "smoke_prompt": "The proof",
     }
 
-    engine_version: Version = Field(default="0.32.15", description="the Ollama release")
-    engine_sha256: Sha256 | None = Field(
-        default=None, description="of its archive; None: the line of sha256sum.txt beside it"
-    )
-    engine_url: Url = Field(
-        default="https://github.com/ollama/ollama/releases/download",
-        description="where releases lie",
-    )
-
-    ollama_models: Annotated[str, AfterValidator(check.model_directory)] = Field(
-        default="/var/lib/ollama/models", description="model directory"
-    )
-    port: Annotated[int, Field(ge=1, le=65535)] | None = Field(
-        default=None, description="the port alone, folded into ollama_host"
-    )
-    ollama_host: str = Field(
-        default=DEFAULT_HOST,
-        validate_default=True,
-        description="address to listen on; 0.0.0.0: everywhere",
-    )
-    ollama_origins: Annotated[tuple[str, ...], BeforeValidator(check.origins)] = Field(
-        default=(),
-        description="browser origins allowed besides local ones, each with its scheme, or *",
-    )
-    ollama_keep_alive: Duration = Field(
-        default="-1", description="how long a model stays loaded: 5m, 300 (s), negative for ever"
-    )
-    ollama_debug: Annotated[int, BeforeValidator(check.debug), Field(ge=0, le=2)] = Field(
-        default=0, description="0, 1 (debug) or 2 (trace)"
-    )
-    ollama_num_parallel: Annotated[int, Field(ge=1, le=64)] = Field(
-        default=1, description="requests answered at once; each has the whole context"
-    )
-    ollama_max_queue: Natural = Field(default=512, description="requests that may wait")
-    ollama_context_length: Context | None = Field(
-        default=None,
-        description="tokens; None: the largest from context_min to context_max that fits",
-    )
-    ollama_kv_cache_type: Literal["f16", "q8_0", "q4_0"] | None = Field(
-        default=None, description="f16, q8_0 or q4_0; None: f16 where it fits, else q8_0"
-    )
-    ollama_flash_attention: bool | None = Field(
-        default=None, description="None: where the GPU has it"
-    )
-    ollama_max_loaded_models: Natural | None = Field(
-        default=None, description="None: 1, the one that was planned"
-    )
-    ollama_sched_spread: bool | None = Field(
-        default=None, description="spread over all GPUs; None: where one is not enough"
-    )
-    ollama_gpu_overhead: Annotated[int, Field(ge=0)] = Field(
-        default=0, description="bytes of each GPU that are left to others"
-    )
-    ollama_load_timeout: Duration = Field(
-        default="5m", description="a load that stalls so long is ended"
-    )
-    ollama_noprune: bool = Field(
-        default=False, description="keep unused blobs when the engine starts"
-    )
-    ollama_no_cloud: bool = Field(default=True, description="no remote inference, no web search")
-    https_proxy: Annotated[str, AfterValidator(check.proxy)] | None = Field(
-        default=None, description="proxy for downloads on the host, http://host:port"
-    )
-    no_proxy: Line | None = Field(
-        default=None, description="hosts that are reached without the proxy"
-    )
-    extra_env: dict[str, str] = Field(default={}, description="further variables of the engine")
-
     model: ModelName = Field(default="deepseek-r1", description="name in the registry")
     tag: Tag | None = Field(
         default=None, description="a forced tag such as 14b; None: the best that fits"
@@ -133,10 +60,40 @@ class Settings(DriverSettings):
     context_max: Context = Field(
         default=32768, validate_default=True, description="more than this is not taken"
     )
-    no_gpu: Literal["refuse", "cpu"] = Field(
-        default="refuse", description="hosts without a usable GPU"
+    size_order: Names = Field(
+        default=("671b", "70b", "32b", "14b", "8b", "7b", "1.5b"),
+        description="may be chosen, best first",
     )
-    cpu_largest_tag: Tag = Field(default="7b", description="the largest to run on a CPU")
+    quantisations: Names = Field(
+        default=("q4_K_M",), description="of a size, best first: q4_K_M, q8_0, fp16"
+    )
+    kv_cache_types: Names = Field(
+        default=("f16", "q8_0"),
+        description="cache types allowed, best first; ollama_kv_cache_type forces one",
+    )
+    placement: Literal["gpu", "offload", "cpu"] = Field(
+        default="gpu",
+        description="gpu: wholly on the GPUs or refused; offload: the rest in RAM; cpu: RAM alone",
+    )
+    offload_min_percent: Annotated[int, Field(ge=1, le=100)] = Field(
+        default=50,
+        description="of the layers, on GPUs, with offload; less: a warning if tag is forced",
+    )
+    no_gpu: Literal["refuse", "cpu"] = Field(
+        default="refuse",
+        description="where GPUs can hold no model: refuse, or cpu: as placement cpu there",
+    )
+    cpu_largest_tag: Tag = Field(
+        default="7b",
+        description="the largest on a CPU by placement or no_gpu; tag may force more",
+    )
+    vram_reserve_mib: Annotated[int, Field(ge=0)] = Field(
+        default=0, description="MiB of each GPU that the plan leaves to others"
+    )
+    desktop: bool = Field(default=False, description="a screen hangs on it: reserve at least 1536")
+    extra_models: Names = Field(
+        default=(), description="loaded beside it, such as nomic-embed-text; room is kept for them"
+    )
 
     registry_url: ServerUrl = Field(default="https://registry.ollama.ai", description="or a mirror")
     pull_via: Literal["fetch", "api"] = Field(
@@ -162,30 +119,14 @@ class Settings(DriverSettings):
         default=None, description="JSON report, a path on the machine you run on"
     )
 
-    @field_validator("extra_env", mode="before")
+    @field_validator("size_order", "quantisations", "kv_cache_types", "extra_models")
     @classmethod
-    def _check_environment(cls, value: Any) -> Any:
-        if not isinstance(value, Mapping):
-            return value
-        own = {key.upper(): key for key in cls.model_fields if key.startswith("ollama_")}
-        own |= {"OLLAMA_PORT": "port", "HTTPS_PROXY": "https_proxy", "NO_PROXY": "no_proxy"}
-        return check.environment(value, own)
-
-    @field_validator("ollama_host")
-    @classmethod
-    def _fold_port(cls, host: str, known: ValidationInfo) -> str:
-        # The default host stands in group_data/all.py: its port contradicts no other.
-        is_default = host == DEFAULT_HOST
-        port = known.data.get("port")
-        return check.host_and_port(host.partition(":")[0] if is_default else host, port)
-
-    @field_validator("ollama_flash_attention")
-    @classmethod
-    def _agree_with_cache(cls, flash: bool | None, known: ValidationInfo) -> bool | None:
-        cache_type = known.data.get("ollama_kv_cache_type")
-        if flash is False and cache_type in ("q8_0", "q4_0"):
-            raise Bad(f"does not go with a {cache_type} cache", "leave one of them out")
-        return flash
+    def _check_names(cls, names: tuple[str, ...], about: ValidationInfo) -> tuple[str, ...]:
+        known = check.known_names(names, str(about.field_name))
+        without_flash = about.data.get("ollama_flash_attention") is False
+        if about.field_name == "kv_cache_types" and without_flash and "f16" not in known:
+            raise Bad("needs flash attention, which is off", "allow f16 or leave that out")
+        return known
 
     @field_validator("context_max")
     @classmethod
@@ -194,39 +135,6 @@ class Settings(DriverSettings):
         if least > largest and known.data.get("ollama_context_length") is None:
             raise Bad(f"is below context_min ({least})", "raise it or lower context_min")
         return largest
-
-    @property
-    def _listen(self) -> tuple[str, str]:
-        host, _, port = self.ollama_host.rpartition(":")
-        return host.strip("[]"), port
-
-    @property
-    def loopback(self) -> bool:
-        """Whether only the host itself can reach the engine."""
-        host = self._listen[0]
-        try:
-            return ip_address(host).is_loopback
-        except ValueError:
-            return host == "localhost"
-
-    @property
-    def listens_beyond_loopback(self) -> bool:
-        """Whether others can reach the engine, which asks nobody for a password."""
-        return not self.loopback
-
-    @property
-    def proxies(self) -> dict[str, str]:
-        """The environment of downloads and of the package manager."""
-        names = {"https_proxy": self.https_proxy, "http_proxy": self.https_proxy}
-        names["no_proxy"] = self.no_proxy
-        return {name: value for name, value in names.items() if value and self.https_proxy}
-
-    @property
-    def base_url(self) -> str:
-        """The engine as the host itself reaches it, http://host:port."""
-        host, port = self._listen
-        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
-        return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
 def read(host: str, data: Mapping[str, object]) -> Settings:

@@ -5,6 +5,7 @@ import re
 from collections.abc import Mapping
 from difflib import get_close_matches
 from pathlib import PurePosixPath
+from typing import get_args
 
 from r1fleet import catalog, paths
 
@@ -131,16 +132,12 @@ def driver_version(value: str) -> str:
     return _form(value, r"\d{3}(\.\d+){0,2}", "a driver version", "give it as 580.95.05 or 580")
 
 
-def names(value: object) -> tuple[str, ...]:
-    """Names of processes or units, from a list or a comma list."""
-    if not isinstance(value, str | list | tuple):
-        raise Bad("is not a list of names", "give a list or a comma-separated text")
-    items = value.split(",") if isinstance(value, str) else value
-    found = tuple(str(item).strip() for item in items if str(item).strip())
-    for name in found:
+def process_names(value: tuple[str, ...]) -> tuple[str, ...]:
+    """Names that processes or units can have."""
+    for name in value:
         if not re.fullmatch(r"[A-Za-z0-9_.@:+-]+", name, re.ASCII):
             raise Bad(f"has a name that no process has: {name!r}", "name processes or units")
-    return found
+    return value
 
 
 def model_name(value: str) -> str:
@@ -177,6 +174,33 @@ def tag(value: str) -> str:
         near = get_close_matches(value, known, n=3, cutoff=0.4)
         short = [name for name in known if len(name) <= 4]
         raise Bad("is not a known tag", f"nearest: {', '.join(near or short)}")
+    return value
+
+
+def names(value: object) -> object:
+    """Names from a list or a comma list."""
+    items = value.split(",") if isinstance(value, str) else value
+    if not isinstance(items, list | tuple):
+        raise Bad("is not a list of names", "give a list or a comma-separated text")
+    return tuple(str(item).strip() for item in items if str(item).strip())
+
+
+def known_names(value: tuple[str, ...], setting: str) -> tuple[str, ...]:
+    """The names of a setting that lists some of the catalogue's, each once."""
+    known, may_be_empty = {
+        "size_order": (catalog.sizes(), False),
+        "quantisations": (get_args(catalog.Quantisation), False),
+        "kv_cache_types": (get_args(catalog.KvType), False),
+        "extra_models": (catalog.extra_names(), True),
+    }[setting]
+    if not value and not may_be_empty:
+        raise Bad("is empty", f"name at least one of {', '.join(known)}")
+    for name in value:
+        if name not in known:
+            near = get_close_matches(name, known, n=3, cutoff=0.4) or known[:5]
+            raise Bad(f"has an unknown name {name!r}", f"nearest: {', '.join(near)}")
+    if len(set(value)) < len(value):
+        raise Bad("names something twice", "leave one of them out")
     return value
 
 

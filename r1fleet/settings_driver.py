@@ -1,18 +1,19 @@
-"""The settings of the NVIDIA driver; part of Settings."""
+"""The settings of the NVIDIA driver, after those of the engine; part of Settings."""
 
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field
 
 from r1fleet import settings_check as check
+from r1fleet.settings_engine import EngineSettings, Sha256, Url
 
 DriverVersion = Annotated[str, AfterValidator(check.driver_version)]
-Names = Annotated[tuple[str, ...], BeforeValidator(check.names)]
-Sha256 = Annotated[str, AfterValidator(check.sha256)]
-Url = Annotated[str, AfterValidator(check.url)]
+Names = Annotated[
+    tuple[str, ...], BeforeValidator(check.names), AfterValidator(check.process_names)
+]
 
 
-class DriverSettings(BaseModel):
+class DriverSettings(EngineSettings):
     """What a host's driver should be, and what may be done for it."""
 
     driver_branch: Annotated[int, Field(ge=550, le=999)] | None = Field(

@@ -93,7 +93,7 @@ def _group_data_lines(model: type[BaseModel], headings: Mapping[str, str]) -> It
     for name, field in model.model_fields.items():
         if name in headings:
             yield f"\n# {headings[name]}"
-        # JSON's quotes are those of ruff; JSON has no tuple and other words for None and False.
-        is_text = isinstance(field.default, str)
-        value = json.dumps(field.default) if is_text else repr(field.default)
+        # JSON's quotes are those of ruff, but it has other words for None and False.
+        is_plain = isinstance(field.default, str | tuple)
+        value = json.dumps(field.default) if is_plain else repr(field.default)
         yield f"{name} = {value}  # {field.description}"

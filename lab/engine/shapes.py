@@ -81,7 +81,9 @@ def tensors(shape: Shape, quantisation: str) -> Iterator[Tensor]:
     flat = {"q8_0": Type.Q8_0, "fp16": Type.F16}.get(quantisation)
 
     def weight(name: str, shape: tuple[int, int], mixed: Type = Type.Q4_K) -> Tensor:
-        return Tensor(f"{name}.weight", shape, mixed if flat is None else flat)
+        # What the publisher kept in F16 stays so in every quantisation.
+        kept = mixed if flat is None or mixed is Type.F16 else flat
+        return Tensor(f"{name}.weight", shape, kept)
 
     def vector(name: str, length: int) -> Tensor:
         return Tensor(name, (length,), Type.F32)

@@ -1,18 +1,22 @@
 """What is known before any host is asked: models, GPUs by PCI id, drivers by distribution.
 
-The data are the YAML files beside this module, each with its sources, checked when first read.
+The data are the YAML files beside this module, each with its sources, checked when first read; a
+user's own catalog/local.yaml, below the directory a run starts in, is laid on top.
 """
 
 from functools import cache
 from importlib import resources
-from typing import Annotated, Any, Literal
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from r1fleet.catalog.driver_rows import Drivers, Hex4
 
 Quantisation = Literal["q4_K_M", "q8_0", "fp16"]
+KvType = Literal["f16", "q8_0", "q4_0"]
+LOCAL = Path("catalog/local.yaml")
 Digest = Annotated[
     str,
     Field(pattern=r"^[0-9a-f]{12}([0-9a-f]{52})?$"),
@@ -42,11 +46,21 @@ class Shape(_Row):
     context_max: int
     # Values of one layer's cache per token where it is not K and V of kv_heads (MLA).
     kv_width: int = 0
+    # Share of the weights that one token reads: of a mixture of experts only some are asked.
+    active_share: float = 1.0
 
     @property
     def cache_width(self) -> int:
         """Values that one layer keeps per token of context."""
         return self.kv_width or 2 * self.kv_heads * self.head_dim
+
+
+class Advised(_Row):
+    """What a host should have for a model by common advice: GB are 10^9 bytes."""
+
+    ram_gb: int
+    disk_gb: int
+    cores: int
 
 
 class ModelTag(_Row):
@@ -70,6 +84,7 @@ class ModelTag(_Row):
     former: tuple[Digest, ...] = ()
     shape: Shape
     attn_v: tuple[str, str] | None = None
+    advised: Advised | None = None
 
     @property
     def automatic(self) -> bool:
@@ -77,35 +92,59 @@ class ModelTag(_Row):
         return self.tag == self.size
 
 
-class GpuInfo(_Row):
-    """A GPU as nvidia-smi will show it. `vram_mib` is None for memory shared with the host."""
+class ExtraModel(_Row):
+    """A model that may be loaded beside R1; `buffers_mib` is what it takes beyond its file."""
 
-    ids: tuple[Hex4, ...]
+    name: str
+    size_bytes: int
+    buffers_mib: int
+
+
+class GpuInfo(_Row):
+    """A GPU as nvidia-smi will show it. `vram_mib` is None for memory shared with the host.
+
+    Apple's have no PCI id. `bandwidth_gb_s` is of the memory, 10^9 bytes per second.
+    """
+
+    ids: tuple[Hex4, ...] = ()
     subsystem: Hex4 | None = None
     name: str
     vram_mib: int | None
-    compute_capability: Annotated[tuple[int, int], BeforeValidator(_version)]
+    compute_capability: Annotated[tuple[int, int] | None, BeforeValidator(_version)]
+    bandwidth_gb_s: float | None = None
+    vendor: Literal["nvidia", "apple"] = "nvidia"
     measured: bool
+
+    @property
+    def unified(self) -> bool:
+        return self.vram_mib is None
 
 
 @cache
 def models() -> tuple[ModelTag, ...]:
     """Every known tag, from the smallest model to the largest; finer quantisations follow."""
     return tuple(
-        ModelTag.model_validate(
+        _valid(
+            ModelTag,
             {
                 "long_name": tag["tag"],
                 "size": model["size"],
                 "base_model": model["base_model"],
                 "licence": model["licence"],
                 "shape": model["shape"],
+                "advised": model.get("advised"),
                 "attn_v": model.get("attn_v", {}).get(tag["quantisation"]),
                 **tag,
-            }
+            },
         )
-        for model in _read("models.yaml")["models"]
+        for model in _rows("models")
         for tag in model["tags"]
     )
+
+
+def sizes() -> tuple[str, ...]:
+    """Every size of model, from small to large, such as "14b"."""
+    return tuple(dict.fromkeys(model.size for model in models()))
 
 
 @cache
@@ -125,9 +164,25 @@ def find_tag(name: str) -> ModelTag:
 
 
 @cache
+def extras() -> dict[str, ExtraModel]:
+    """Models that may be loaded beside R1, by name: small ones of other kinds, and R1's tags."""
+    return {row["name"]: _valid(ExtraModel, row) for row in _rows("extras")}
+
+
+def extra_names() -> tuple[str, ...]:
+    """Every name that extra_models may hold."""
+    return (*extras(), *(f"deepseek-r1:{name}" for name in tag_names()))
+
+
+@cache
+def gpus() -> tuple[GpuInfo, ...]:
+    """Every known GPU; those with a subsystem id are one memory size of a shared device id."""
+    return tuple(_valid(GpuInfo, row) for row in _rows("gpus"))
+
+
+@cache
 def _gpus() -> dict[tuple[str, str | None], GpuInfo]:
-    rows = [GpuInfo.model_validate(row) for row in _read("gpus.yaml")["gpus"]]
-    return {(device, row.subsystem): row for row in rows for device in row.ids}
+    return {(device, row.subsystem): row for row in gpus() for device in row.ids}
 
 
 def gpu(device_id: str, subsystem: str | None = None) -> GpuInfo | None:
@@ -140,6 +195,40 @@ def gpu(device_id: str, subsystem: str | None = None) -> GpuInfo | None:
 def drivers() -> Drivers:
     """Branches, flavours and packages of NVIDIA's drivers."""
     return Drivers.model_validate(_read("drivers.yaml"))
+
+
+def _rows(kind: str) -> list[Any]:
+    """The rows of a kind; the user's own come last, and win where both name the same."""
+    own = _own().get(kind, [])
+    return [*_read(f"{kind}.yaml")[kind], *own]
+
+
+@cache
+def _own() -> dict[str, Any]:
+    """The user's own rows. Raises ValueError, in one line, for what is no catalogue."""
+    if not LOCAL.is_file():
+        return {}
+    try:
+        own = yaml.safe_load(LOCAL.read_text(encoding="utf-8")) or {}
+    except yaml.YAMLError as error:
+        raise ValueError(f"{LOCAL} is not YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(own, dict) or not set(own) <= {"models", "gpus", "extras"}:
+        raise ValueError(f"{LOCAL} holds something else than models, gpus and extras")
+    return own
+
+
+_R = TypeVar("_R", bound=BaseModel)
+
+
+def _valid(kind: type[_R], row: Any) -> _R:
+    """A row, checked. Raises ValueError that names the row and its first fault, in one line."""
+    try:
+        return kind.model_validate(row)
+    except ValidationError as error:
+        fault = error.errors()[0]
+        where = ".".join(map(str, fault["loc"]))
+        name = row.get("tag") or row.get("name") if isinstance(row, dict) else row
+        raise ValueError(f"catalogue, {name!r}: {where}: {fault['msg']}") from None
 
 
 def _read(name: str) -> Any:

@@ -143,7 +143,8 @@ def _short(address: str) -> str:
 def warnings(probe: Probe) -> list[str]:
     """What works now and asks for attention, each naming the GPU."""
     driver = probe.driver
-    found = [line for gpu in driver.gpus for line in _gpu_warnings(gpu, driver.mig_instances)]
+    parted = {instance.gpu_index for instance in driver.mig}
+    found = [line for gpu in driver.gpus for line in _gpu_warnings(gpu, gpu.index in parted)]
     found += [f"kernel log: {line}" for line in driver.kernel_log if "Xid" in line]
     found += [
         f"kernel {kernel} has no driver module: after a reboot into it the GPUs are gone;"
@@ -158,7 +159,7 @@ def warnings(probe: Probe) -> list[str]:
     return found
 
 
-def _gpu_warnings(gpu: SmiGpu, mig_instances: int) -> list[str]:
+def _gpu_warnings(gpu: SmiGpu, has_instances: bool) -> list[str]:
     health, name = gpu.health, f"GPU {gpu.index} ({gpu.name}, {gpu.bus_id})"
     found = []
     current, pending = health.get("ecc.mode.current"), health.get("ecc.mode.pending")
@@ -175,7 +176,7 @@ def _gpu_warnings(gpu: SmiGpu, mig_instances: int) -> list[str]:
         found.append(f"{name}: pages of its memory are retired at the next reboot")
     if health.get("reset_status.reset_required") == "Yes":
         found.append(f"{name}: it asks for a reset (nvidia-smi -r with no process on it)")
-    if health.get("mig.mode.current") == "Enabled" and not mig_instances:
+    if health.get("mig.mode.current") == "Enabled" and not has_instances:
         found.append(f"{name}: MIG is on and has no instance: CUDA sees nothing of it")
     state = health.get("fabric.state", "N/A")
     if state in ("Not Started", "In Progress"):

@@ -1,10 +1,14 @@
 """Reading the driver's part of the probe, which driver/look.sh prints."""
 
+import re
+from collections.abc import Iterator
+
 from r1fleet.hostfacts import (
     ComputeProcess,
     DesktopSession,
     Driver,
     GpuHolder,
+    MigInstance,
     SmiGpu,
     System,
     json_object,
@@ -16,7 +20,6 @@ GPU_FIELDS = (
     *("index", "name", "uuid", "pci.bus_id", "driver_version", "memory.total", "memory.used"),
     "compute_cap",
 )
-# mig.mode.current comes last: look.sh asks for the instances where a row ends with Enabled.
 HEALTH_FIELDS = (
     *("persistence_mode", "ecc.mode.current", "ecc.mode.pending"),
     *("ecc.errors.uncorrected.volatile.total", "remapped_rows.pending", "remapped_rows.failure"),
@@ -57,7 +60,7 @@ def driver(sections: Sections) -> Driver:
         ),
         disk_open="GPL" in licence if licence else None,
         smi_message=said,
-        mig_instances=sum(line.startswith("  MIG ") for line in sections["gpus"]),
+        mig=tuple(_instances(facts.get("listed", []))),
         refcounts={
             name: number(count) or 0
             for name, _, count in (line.partition(" ") for line in facts.get("refs", []))
@@ -136,7 +139,7 @@ def _smi(lines: list[str]) -> tuple[list[list[str]], int, str]:
             code = number(line[3:]) or 0
         elif "," in line:
             rows.append([cell.strip() for cell in line.split(",")])
-        elif line.strip() and not line.startswith("  MIG "):
+        elif line.strip():
             said = said or line.strip()
     return rows, code, said
 
@@ -157,6 +160,16 @@ def _gpu(row: list[str]) -> SmiGpu | None:
         compute_capability=capability,
         health=dict(zip(HEALTH_FIELDS, row[len(GPU_FIELDS) :], strict=False)),
     )
+
+
+def _instances(lines: list[str]) -> Iterator[MigInstance]:
+    """The MIG lines of `nvidia-smi -L`, each below the line of its card."""
+    index = 0
+    for line in lines:
+        if match := re.match(r"GPU (\d+):", line):
+            index = int(match[1])
+        elif match := re.match(r"\s*MIG (\S+)\s+Device\s+\d+: \(UUID: (MIG-[^)]+)\)", line):
+            yield MigInstance(index, match[1], match[2])
 
 
 def _holder(line: str) -> GpuHolder | None:

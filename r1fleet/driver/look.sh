@@ -28,9 +28,6 @@ gpus() {
   # A driver that lacks one field refuses them all.
   case $rows in *rc=2) rows=$(smi $ask) ;; esac
   echo "$rows"
-  # Rows end with mig.mode.current.
-  case $rows in *', Enabled
-'*) timeout -k 2 30 nvidia-smi -L | grep '^  MIG ' ;; esac
   echo "@@compute"
   case $rows in
     *rc=0) smi --query-compute-apps=pid,process_name,used_memory --format=csv,noheader,nounits ;;
@@ -57,6 +54,9 @@ module() {
   fi
   for l in /usr/lib/*/libnvidia-ml.so.[0-9]*.* /usr/lib64/libnvidia-ml.so.[0-9]*.*; do
     [ -e "$l" ] && echo "library ${l##*libnvidia-ml.so.}"
+  done
+  for i in /proc/driver/nvidia/capabilities/gpu*/mig/gi*; do
+    [ -d "$i" ] && { timeout -k 2 30 nvidia-smi -L | sed 's/^/listed /'; break; }
   done
   # Where a host must be left alone matters without a GPU row, too.
   read -r r </proc/sys/kernel/osrelease

@@ -26,9 +26,10 @@ found=$(sha256sum "$work/$name")
 found=${found%% *}
 [ "$found" = "$SHA256" ] || why "checksum of $name is $found, expected $SHA256"
 install -d -m 755 "$work/tree"
-# The archive is whole by its checksum; what can fail now is the disk, and tar's first line says so.
+# The archive is whole by its checksum; what can fail now is the disk. Told is the line that says
+# so, else the first one.
 said=$(zstd -dcq "$work/$name" | tar -x -C "$work/tree" --no-same-owner 2>&1) ||
-  why "unpacking $name: $(printf '%s\n' "$said" | head -n 1)"
+  why "unpacking $name: $(printf '%s\n' "$said" | sed -n '1h;/No space/{p;q;};${x;p;}')"
 [ -x "$work/tree/bin/ollama" ] || why "$name has no bin/ollama"
 sync -f "$work"
 rm -rf "${ROOT:?}/$KEY"

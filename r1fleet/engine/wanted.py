@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from r1fleet import paths
 from r1fleet.hostfacts import Probe
 from r1fleet.managed import ManagedFile
+from r1fleet.offload import kept_mib
 from r1fleet.settings import Settings
-from r1fleet.sizing import Choice
+from r1fleet.sizing import Choice, policy
 from r1fleet.templates import render
 from r1fleet.verify.judge import keep_alive_json
 
@@ -123,8 +124,9 @@ def variables(settings: Settings, choice: Choice, probe: Probe) -> Iterator[tupl
         "OLLAMA_NUM_PARALLEL": choice.parallel,
         "OLLAMA_KV_CACHE_TYPE": choice.kv_type,
         "OLLAMA_SCHED_SPREAD": settings.ollama_sched_spread or choice.sched_spread or None,
-        # One model is planned for: a second one would push layers of both to the CPU.
-        "OLLAMA_MAX_LOADED_MODELS": settings.ollama_max_loaded_models or 1,
+        # What is planned for: one model more would push layers of both to the CPU.
+        "OLLAMA_MAX_LOADED_MODELS": settings.ollama_max_loaded_models
+        or 1 + len(settings.extra_models),
         "OLLAMA_MAX_QUEUE": settings.ollama_max_queue,
         "OLLAMA_FLASH_ATTENTION": settings.ollama_flash_attention,
         "OLLAMA_GPU_OVERHEAD": settings.ollama_gpu_overhead,
@@ -133,6 +135,10 @@ def variables(settings: Settings, choice: Choice, probe: Probe) -> Iterator[tupl
         "OLLAMA_DEBUG": settings.ollama_debug or None,
         "OLLAMA_NOPRUNE": settings.ollama_noprune or None,
         "OLLAMA_NO_CLOUD": settings.ollama_no_cloud or None,
+        # With offload llama.cpp fills the cards up to this margin: Ollama hands it on.
+        "LLAMA_ARG_FIT_TARGET": kept_mib(choice.context, policy(settings))
+        if choice.placement == "offload"
+        else None,
         "CUDA_VISIBLE_DEVICES": _visible(choice, probe),
         "HTTPS_PROXY": settings.https_proxy,
         "NO_PROXY": settings.no_proxy,
@@ -148,6 +154,8 @@ def _visible(choice: Choice, probe: Probe) -> str | None:
         return None
     if not choice.gpus:
         return "-1"
+    if choice.mig_uuid:
+        return choice.mig_uuid
     return ",".join(gpu.uuid for gpu in probe.driver.gpus if gpu.index in choice.gpus)
 
 

@@ -31,23 +31,24 @@ class SmokeWanted:
     """The smoke prompt and the limits its answer is held against.
 
     + model: "deepseek-r1:14b", with its manifest `digest` ("sha256:...")
-    + placement: "gpu" demands the whole model in VRAM, "cpu" nothing
+    + placement: "gpu" demands the whole model in VRAM, "offload" a part of it, "cpu" nothing
     + context: tokens per request that were planned
     + keep_alive: Ollama's value, "-1", "300" (seconds) or "5m"
     + expect: text that the answer must hold, in any case
-    + tokens_per_s_min: 0 asks for no speed
+    + tokens_per_s_min: 0 asks for no speed; next_smaller: the tag to propose when it is missed
     + load_time_max_s, answer_time_max_s: seconds
     """
 
     base_url: str
     model: str
     digest: str
-    placement: Literal["gpu", "cpu"]
+    placement: Literal["gpu", "offload", "cpu"]
     context: int
     keep_alive: str
     prompt: str
     expect: str
     tokens_per_s_min: float = 0.0
+    next_smaller: str | None = None
     load_time_max_s: float = 600.0
     answer_time_max_s: float = 600.0
 
@@ -234,9 +235,10 @@ def _deltas(body: str) -> Iterator[dict[str, Any]]:
 
 def _speed_faults(want: SmokeWanted, speed: float, load_s: float) -> Iterator[Fault]:
     if 0 < want.tokens_per_s_min > speed:
+        smaller = f"set tag to {want.next_smaller}" if want.next_smaller else "use a faster GPU"
         yield Fault(
             f"{speed:.1f} tokens/s, tokens_per_s_min is {want.tokens_per_s_min:g}",
-            "look for other work on the GPU (`nvidia-smi`) or lower the limit",
+            f"look for other work on the GPU (`nvidia-smi`), {smaller}, or lower the limit",
         )
     if load_s > want.load_time_max_s:
         yield Fault(
@@ -248,19 +250,20 @@ def _speed_faults(want: SmokeWanted, speed: float, load_s: float) -> Iterator[Fa
 def _placement_faults(
     placement: str, row: LoadedModel, processes: Iterable[str]
 ) -> Iterator[Fault]:
-    if placement != "gpu":
+    if placement == "cpu":
         return
     sizes = f"size_vram {row.size_vram_bytes / 1e9:.1f} of {row.size_bytes / 1e9:.1f} GB"
     if not row.size_vram_bytes:
         yield Fault(f"answers from the CPU: nothing of the model is in VRAM ({sizes})", NO_GPU)
-    elif row.size_vram_bytes < row.size_bytes:
+    elif placement == "gpu" and row.size_vram_bytes < row.size_bytes:
         share = f"{100 * row.residency:.0f} % of the model is in VRAM ({sizes})"
         yield Fault(f"answers from the CPU: {share}", SPILLED)
-    elif not any(_is_engine(name) for name in processes):
+    elif not any(is_engine(name) for name in processes):
         yield Fault("nvidia-smi shows no llama-server among the processes on the GPU", NO_GPU)
 
 
-def _is_engine(process: str) -> bool:
+def is_engine(process: str) -> bool:
+    """Whether a process of nvidia-smi's list is Ollama's."""
     return process.rpartition("/")[2].startswith("llama-server") or "/lib/ollama/" in process
 
 

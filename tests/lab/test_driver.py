@@ -146,7 +146,8 @@ def test_an_nvidia_smi_that_hangs_fails_its_host_alone(
 
 def test_a_driver_that_the_kernel_had_first_costs_one_reboot(lab: Lab, served: Run) -> None:
     lab.on("rtx3090", PURGE)
-    lab.cli("cycle", "rtx3090")
+    lab.cli("stop", "rtx3090")
+    lab.cli("start", "rtx3090")
     before = boot_id(lab, "rtx3090")
     assert "reboot" in refused(lab, "rtx3090", "driver_reboot=never")
     run = only(lab, "rtx3090")

@@ -112,7 +112,7 @@ def test_an_unchanged_engine_is_not_touched() -> None:
 
     settings = Settings()
     probe = bare("T4", driver=working("T4"), units={"ollama.service": RUNNING})
-    found = wanted.engine(settings, decide.size(settings, probe).chosen, probe)
+    found = wanted.engine(settings, decide.size(settings, probe).sizing.chosen, probe)
     probe = replace(
         probe,
         engine_current=found.archive.key,

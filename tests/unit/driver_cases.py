@@ -83,7 +83,6 @@ def _driver(case: Mapping[str, Any]) -> Driver:
         gpus=tuple(_row(i, str(loaded), facts.get("health", {})) for i in range(rows)),
         processes=(),
         disk_open=facts.get("disk_open"),
-        mig_instances=facts.get("mig_instances", 0),
         holders=tuple(GpuHolder(**holder) for holder in facts.get("holders", ())),
         kernel_log=tuple(facts.get("log", ())),
     )

@@ -2,6 +2,8 @@
 
 import re
 import time
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -71,7 +73,7 @@ def test_gpus_by_device_and_subsystem() -> None:
 
 def test_no_id_stands_twice() -> None:
     rows = catalog._read("gpus.yaml")["gpus"]
-    keys = [(device, row.get("subsystem")) for row in rows for device in row["ids"]]
+    keys = [(device, row.get("subsystem")) for row in rows for device in row.get("ids", ())]
     assert len(keys) == len(set(keys)) == len(catalog._gpus())
 
 
@@ -115,8 +117,71 @@ def test_ways_of_a_distribution() -> None:
     assert drivers.ways("debian", "11") == drivers.ways("ubuntu", "22.10") == ()
 
 
+@pytest.fixture
+def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """The path of a catalog/local.yaml that is read instead of the directory's own."""
+    caches = (catalog._own, catalog.models, catalog.gpus, catalog._gpus, catalog.extras)
+    path = tmp_path / "local.yaml"
+    monkeypatch.setattr(catalog, "LOCAL", path)
+    for cached in (*caches, catalog._by_name):
+        cached.cache_clear()
+    yield path
+    for cached in (*caches, catalog._by_name):
+        cached.cache_clear()
+
+
+OWN = """
+models:
+  - size: 3b
+    base_model: Own
+    licence: MIT
+    shape: {arch: llama, layers: 28, embd: 3072, heads: 24, kv_heads: 8, head_dim: 128,
+            ffn: 8192, vocab: 128256, context_max: 131072}
+    tags: [{tag: 3b, quantisation: q4_K_M, size_bytes: 2019000000}]
+gpus:
+  - {ids: ["2204"], name: Modded 3090, vram_mib: 49152, compute_capability: "8.6", measured: true}
+extras:
+  - {name: own-embed, size_bytes: 1000, buffers_mib: 5}
+"""
+
+
+def test_a_users_own_rows_lie_on_top(own: Path) -> None:
+    own.write_text(OWN)
+    assert catalog.find_tag("3b").base_model == "Own"
+    assert "3b" in catalog.sizes()
+    card = catalog.gpu("2204")
+    assert card
+    assert (card.name, card.vram_mib) == ("Modded 3090", 49152)
+    assert "own-embed" in catalog.extra_names()
+    assert catalog.find_tag("14b").size_bytes == 8988112209
+
+
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        ("models: [", "is not YAML"),
+        ("[1, 2]", "something else"),
+        ("drivers: {}", "something else"),
+        (OWN.replace("vram_mib: 49152", "vram_mib: much"), "'Modded 3090': vram_mib"),
+        (OWN.replace("q4_K_M", "q2_K"), "'3b': quantisation"),
+    ],
+)
+def test_a_fault_in_the_users_own_rows_is_one_line(own: Path, text: str, fault: str) -> None:
+    own.write_text(text)
+    with pytest.raises(ValueError, match=fault) as raised:
+        catalog.models(), catalog.gpus()
+    assert "\n" not in str(raised.value)
+
+
+def test_gpus_have_a_bandwidth_and_models_what_is_advised() -> None:
+    assert all(gpu.bandwidth_gb_s for gpu in catalog.gpus())
+    assert all(model.advised for model in catalog.models())
+    names = {gpu.name for gpu in catalog.gpus()}
+    assert {"GeForce GTX 1650", "GeForce RTX 2060", "Apple M2", "GB10 (DGX Spark)"} <= names
+
+
 def test_reading_is_quick() -> None:
-    caches = (catalog.models, catalog._gpus, catalog.drivers)
+    caches = (catalog.models, catalog.gpus, catalog.drivers)
     best_s = 1.0
     for _ in range(5):
         start = time.process_time()

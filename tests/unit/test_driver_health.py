@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from r1fleet.driver import look
 from r1fleet.driver.health import fault, warnings
 from r1fleet.driver.look import GPU_FIELDS, HEALTH_FIELDS
-from r1fleet.hostfacts import PciDevice, System, Unit
+from r1fleet.hostfacts import MigInstance, PciDevice, System, Unit
 from r1fleet.probe import parse
 from tests.unit.build import bare, working
 
@@ -70,7 +70,12 @@ def test_fields_that_a_card_lacks_are_no_warning(value: str) -> None:
 
 def test_mig_with_instances_is_fine() -> None:
     probe = with_health(mig__mode__current="Enabled")
-    assert warnings(replace(probe, driver=replace(probe.driver, mig_instances=2))) == []
+    assert (
+        warnings(
+            replace(probe, driver=replace(probe.driver, mig=(MigInstance(0, "1g.6gb", "MIG-1"),)))
+        )
+        == []
+    )
 
 
 def test_xid_lines_and_kernels_without_a_module_are_warned_of() -> None:
@@ -110,12 +115,10 @@ def section(name: str, lines: list[str]) -> str:
 def test_health_fields_and_instances_are_read() -> None:
     row = "0, NVIDIA A30, GPU-1, 00000000:01:00.0, 580.178.04, 24576, 0, 8.0"
     health = "Enabled, Enabled, Enabled, 0, 0, 0, [N/A], No, N/A, N/A, Enabled"
-    mig = "  MIG 1g.6gb     Device  0: (UUID: MIG-1)"
-    found = parse(section("gpus", [f"{row}, {health}", "rc=0", mig]))
+    found = parse(section("gpus", [f"{row}, {health}", "rc=0"]))
     (gpu,) = found.driver.gpus
     assert gpu.health["mig.mode.current"] == "Enabled"
     assert gpu.health["retired_pages.pending"] == "[N/A]"
-    assert found.driver.mig_instances == 1
 
 
 def test_what_nvidia_smi_says_instead_of_rows_is_kept() -> None:

@@ -19,7 +19,7 @@ T4 = bare("T4", driver=working("T4"))
 
 
 def choice(probe: object = T4, **changes: object) -> Choice:
-    return replace(decide.size(Settings(), probe).chosen, **changes)  # type: ignore[arg-type]
+    return replace(decide.size(Settings(), probe).sizing.chosen, **changes)  # type: ignore[arg-type]
 
 
 def environment(settings: Settings, chosen: Choice, probe: object = T4) -> dict[str, str]:
@@ -42,6 +42,28 @@ def test_spreading_is_written_only_where_the_plan_uses_more_than_one_card() -> N
 def test_cards_that_ollama_should_not_take_are_hidden_from_it() -> None:
     chosen = choice(DUO, gpus=(1,), only_these_gpus=True, sched_spread=False)
     assert environment(Settings(), chosen, DUO)["CUDA_VISIBLE_DEVICES"] == "GPU-1"
+
+
+def test_a_mig_instance_is_named_and_a_cpu_placement_hides_all_cards() -> None:
+    part = choice(mig_uuid="MIG-a", only_these_gpus=True)
+    assert environment(Settings(), part)["CUDA_VISIBLE_DEVICES"] == "MIG-a"
+    on_cpu = choice(placement="cpu", gpus=(), only_these_gpus=True)
+    assert environment(Settings(), on_cpu)["CUDA_VISIBLE_DEVICES"] == "-1"
+
+
+def test_extra_models_may_be_loaded_beside_the_planned_one() -> None:
+    assert environment(Settings(), choice())["OLLAMA_MAX_LOADED_MODELS"] == "1"
+    two = Settings(extra_models=["nomic-embed-text"])
+    assert environment(two, choice())["OLLAMA_MAX_LOADED_MODELS"] == "2"
+    given_number = Settings(extra_models=["nomic-embed-text"], ollama_max_loaded_models=5)
+    assert environment(given_number, choice())["OLLAMA_MAX_LOADED_MODELS"] == "5"
+
+
+def test_with_offload_llama_cpp_is_told_what_to_leave_free() -> None:
+    settings = Settings(placement="offload", vram_reserve_mib=700)
+    split = choice(placement="offload")
+    assert environment(settings, split)["LLAMA_ARG_FIT_TARGET"] == "1724"
+    assert "LLAMA_ARG_FIT_TARGET" not in environment(settings, choice())
 
 
 def test_settings_reach_the_environment_in_ollamas_own_form() -> None:

@@ -70,7 +70,7 @@ def test_tree_is_the_same_every_time_and_forgets_modules(tmp_path: Path) -> None
     assert (
         facts[0].splitlines()[1].startswith("1|0000:02:00.0|NVIDIA GeForce RTX 4090|24564|8.9|GPU-")
     )
-    assert facts[0].splitlines()[1].endswith("|10de:2684|10de:165b")
+    assert facts[0].splitlines()[1].endswith("|10de:2684|10de:165b|")
 
 
 def test_memory_is_that_of_the_lab_file(tree: LabTree) -> None:

@@ -203,6 +203,15 @@ def test_what_may_be_secret_is_not_repeated(key: str) -> None:
         ("tag", "14b-qwen-distill-q8", "14b-qwen-distill-q8_0"),
         ("cpu_largest_tag", None, "is not a text"),
         ("ollama_context_length", 10**9, "use at most 131072"),
+        ("placement", "gpus", "use 'gpu', 'offload' or 'cpu'"),
+        ("offload_min_percent", 101, "use at most 100"),
+        ("vram_reserve_mib", -1, "use at least 0"),
+        ("size_order", [], "is empty"),
+        ("size_order", ["14b", "13b"], "has an unknown name '13b', got ['14b', '13b']; nearest: "),
+        ("quantisations", ["q4_k_m"], "nearest: q4_K_M"),
+        ("kv_cache_types", ["f16", "f16"], "names something twice"),
+        ("kv_cache_types", 8, "is not a list of names"),
+        ("extra_models", ["nomic-embed"], "nomic-embed-text"),
     ],
 )
 def test_wrong_values(key: str, value: object, words: str) -> None:
@@ -215,11 +224,19 @@ def test_data_from_the_command_line_come_as_numbers() -> None:
     assert (settings.tokens_per_s_min, settings.ollama_debug) == (5.0, 1)
 
 
+def test_lists_of_names_come_as_lists_or_comma_lists() -> None:
+    assert taken(size_order="14b, 8b").size_order == ("14b", "8b")
+    assert taken(kv_cache_types=["q8_0"]).kv_cache_types == ("q8_0",)
+    assert taken(extra_models="deepseek-r1:1.5b,bge-m3").extra_models[1] == "bge-m3"
+    assert taken(extra_models=[]).extra_models == ()
+
+
 def test_fields_that_must_agree() -> None:
     assert line(context_min=40000) == (
         "context_max: is below context_min (40000), got 32768; raise it or lower context_min"
     )
     assert taken(context_min=40000, ollama_context_length=8192).ollama_context_length == 8192
+    assert "needs flash attention" in line(kv_cache_types="q8_0", ollama_flash_attention=False)
     assert "q8_0 cache" in line(ollama_kv_cache_type="q8_0", ollama_flash_attention=False)
 
 

@@ -49,9 +49,38 @@ func hostCards() []card {
 		if _, err := os.Stat(root(fmt.Sprintf("/dev/nvidia%d", index))); err != nil {
 			continue
 		}
-		cards = append(cards, card{index, fields[1], fields[2], memory, fields[4], fields[5]})
+		if memory == 0 {
+			memory = hostMemoryMiB()
+		}
+		whole := card{index, fields[1], fields[2], memory, fields[4], fields[5]}
+		if len(fields) < 9 || fields[8] == "" {
+			cards = append(cards, whole)
+			continue
+		}
+		for _, part := range strings.Split(fields[8], ",") {
+			cards = append(cards, whole.instance(part))
+		}
 	}
 	return cards
+}
+
+// instance is a part of a card, given as profile=MiB=uuid.
+func (c card) instance(part string) card {
+	facts := strings.Split(part, "=")
+	if len(facts) == 3 {
+		c.name += " MIG " + facts[0]
+		c.memoryMiB, _ = strconv.ParseUint(facts[1], 10, 64)
+		c.uuid = facts[2]
+	}
+	return c
+}
+
+// hostMemoryMiB is MemTotal, which a card without memory of its own shares.
+func hostMemoryMiB() uint64 {
+	data, _ := os.ReadFile(root("/proc/meminfo"))
+	var kib uint64
+	fmt.Sscanf(string(data), "MemTotal: %d kB", &kib)
+	return kib / 1024
 }
 
 func visibleCards() []card {
@@ -63,6 +92,12 @@ func visibleCards() []card {
 // to the first that does not exist.
 func selectCards(cards []card, list string, set bool) []card {
 	if !set {
+		// CUDA shows one instance of a divided card, and nothing beside it.
+		for i, c := range cards {
+			if strings.HasPrefix(c.uuid, "MIG-") {
+				return cards[i : i+1]
+			}
+		}
 		return cards
 	}
 	var chosen []card
@@ -70,7 +105,8 @@ next:
 	for _, wanted := range strings.Split(list, ",") {
 		wanted = strings.TrimSpace(wanted)
 		for i, c := range cards {
-			byUUID := strings.HasPrefix(wanted, "GPU-") && strings.HasPrefix(c.uuid, wanted)
+			isUUID := strings.HasPrefix(wanted, "GPU-") || strings.HasPrefix(wanted, "MIG-")
+			byUUID := isUUID && strings.HasPrefix(c.uuid, wanted)
 			if byUUID || wanted == strconv.Itoa(i) {
 				chosen = append(chosen, c)
 				continue next

@@ -1,0 +1,7 @@
+"""What `r1fleet plan` has pyinfra run, dry: the main job, of which only the report is wanted."""
+
+from r1fleet import fleet, rollout
+
+run = fleet.observe()
+
+rollout.converge(name="Plan", run=run)
