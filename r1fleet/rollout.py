@@ -128,10 +128,11 @@ def _driver(
     yield from driver.install._inner(probe, plan, settings)
     if plan.action == "change" and not run.rehearsing:
         stopped = to_stop(probe, settings.driver_stop_others).values()
+        serving = bool(probe.loaded)
         probe = yield from _look_again(run)
         yield from driver.activate._inner(probe, plan, set(stopped))
         probe = yield from _look_again(run)
-        yield from driver.restart._inner(probe, plan, settings)
+        yield from driver.restart._inner(probe, plan, settings, serving)
         probe = yield from _look_again(run)
         yield from driver.prove._inner(probe, settings)
     outcome.of(run.host.name).note(driver_warnings(probe))

@@ -34,6 +34,9 @@ class DriverSettings(EngineSettings):
         default="auto",
         description="auto: one if needed and nobody else is there; ask: left to you; never",
     )
+    rollout_reboots_at_once: Annotated[int, Field(ge=1)] = Field(
+        default=1, description="serving hosts that may be away for a reboot"
+    )
     driver_hold: bool = Field(default=False, description="hold driver and kernel packages together")
     driver_allow_unproven: bool = Field(default=False, description="go on where no test has been")
     driver_stop_others: Names = Field(default=(), description="users of a GPU that may be stopped")

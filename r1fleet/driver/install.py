@@ -10,7 +10,8 @@ from r1fleet import paths
 from r1fleet.driver import strangers
 from r1fleet.driver.health import fault
 from r1fleet.driver.plan import DriverPlan, blocked, is_part, only_holds
-from r1fleet.driver.reboot import reboot
+from r1fleet.driver.reboot import own_boot_id, reboot
+from r1fleet.driver.turns import take_turn
 from r1fleet.hostfacts import Probe
 from r1fleet.longstep import RUN_DIR, long_step
 from r1fleet.managed import ManagedFile, write
@@ -142,12 +143,13 @@ def activate(probe: Probe, plan: DriverPlan, stopped: Iterable[str] = ()) -> Com
 
 
 @operation()
-def restart(probe: Probe, plan: DriverPlan, settings: Settings) -> Commands:
+def restart(probe: Probe, plan: DriverPlan, settings: Settings, serving: bool = False) -> Commands:
     """One reboot, where another driver or an older module still has the GPUs.
 
     + probe: the host after `activate`
     + plan: as for `install`
-    + settings: driver_reboot
+    + settings: driver_reboot, rollout_reboots_at_once
+    + serving: it served before the change, so it waits for its turn; others do not
     """
     driver, found = probe.driver, fault(probe)
     if plan.action != "change" or found is None or only_holds(plan):
@@ -165,11 +167,15 @@ def restart(probe: Probe, plan: DriverPlan, settings: Settings) -> Commands:
         return
     reason = "another driver holds the GPU" if blocked(probe) else found.what
     others = strangers.shared(probe)
+    if probe.boot_id == own_boot_id():
+        others = "this very run, which it would end"
     if settings.driver_reboot != "auto" or others:
         why = f"reboot pending: {reason}"
         why += f"; the host is also used by {others}" if others else ""
         yield fail("driver", why, "run 'systemctl reboot' on it when that suits, then run again")
         return
+    if serving:
+        yield take_turn("driver", "waits for its turn", settings.rollout_reboots_at_once)
     yield _initramfs()  # again: a run that was killed may have left it out
     yield reboot("driver", f"reboots: {reason}", probe.boot_id)
 

@@ -2,11 +2,14 @@
 
 import json
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from r1fleet import outcome
 from r1fleet.driver import install as driver
+from r1fleet.driver import turns as turn
 from r1fleet.driver.plan import plan
 from r1fleet.hostfacts import GpuHolder, Probe, System
 from r1fleet.remote import is_refusal, shows, title
@@ -159,3 +162,69 @@ def test_prove_fails_a_host_whose_gpu_is_missing() -> None:
     (command,) = driver.prove._inner(probe, Settings())
     assert "1 of 2 GPUs" in title(command)
     assert list(driver.prove._inner(bare("T4", driver=working("T4")), Settings())) == []
+
+
+@pytest.fixture
+def turns(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """A fresh list of turns; the naps that were taken instead of sleeping."""
+    naps: list[float] = []
+    monkeypatch.setattr(outcome, "_outcomes", {})
+    monkeypatch.setattr(turn, "_taken", [])
+    monkeypatch.setattr(turn.time, "sleep", naps.append)
+    return naps
+
+
+def ask(name: str, at_once: int = 1) -> bool:
+    host: Any = SimpleNamespace(name=name, print_prefix="")
+    command = turn.take_turn("driver", "waits for its turn", at_once)
+    state: Any = None
+    return bool(command.function(state, host, *command.args, **command.kwargs))
+
+
+def test_a_serving_host_waits_until_the_one_before_is_proven(
+    turns: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert ask("a")
+    assert turns == []
+
+    def nap(seconds: float) -> None:
+        turns.append(seconds)
+        outcome.of("a").done = len(turns) == 3
+
+    monkeypatch.setattr(turn.time, "sleep", nap)
+    assert ask("b")
+    assert len(turns) == 3
+
+
+def test_two_at_once_do_not_wait_for_each_other(turns: list[float]) -> None:
+    assert ask("a", 2)
+    assert ask("b", 2)
+    assert turns == []
+
+
+def test_nobody_is_rebooted_behind_a_host_that_did_not_come_back(turns: list[float]) -> None:
+    assert ask("a")
+    outcome.of("a").failure = "not back"
+    assert not ask("b")
+    assert "a did not come back" in str(outcome.of("b").failure)
+    assert ask("c", 2)
+
+
+def test_only_serving_hosts_take_turns() -> None:
+    settings = Settings()
+    found = plan(bare("T4"), settings)
+    names = [
+        [
+            command.function.__name__
+            for command in driver.restart._inner(stale(), found, settings, s)
+        ]
+        for s in (False, True)
+    ]
+    assert names == [["step", "reboot"], ["take_turn", "step", "reboot"]]
+
+
+def test_the_machine_that_runs_it_is_not_rebooted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(driver, "own_boot_id", lambda: "b0")
+    (command,) = restart(stale())
+    assert is_refusal(command)
+    assert "reboot pending" in title(command)
