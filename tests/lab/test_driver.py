@@ -1,5 +1,6 @@
 """The life of a driver on booted hosts: changed, broken, repaired, or refused by name."""
 
+import time
 from collections.abc import Callable
 
 import pytest
@@ -25,6 +26,15 @@ def only(lab: Lab, host: str, *data: str) -> Run:
 
 def boot_id(lab: Lab, host: str) -> str:
     return lab.on(host, "cat /proc/sys/kernel/random/boot_id")
+
+
+def reboot(lab: Lab, host: str) -> None:
+    before = boot_id(lab, host)
+    lab.on(host, "systemctl reboot", ok=False)
+    deadline = time.monotonic() + 120
+    while lab.on(host, "cat /proc/sys/kernel/random/boot_id", ok=False) in ("", before):
+        assert time.monotonic() < deadline, f"{host} does not come back"
+        time.sleep(1)
 
 
 def loaded(lab: Lab, host: str) -> str:
@@ -146,8 +156,7 @@ def test_an_nvidia_smi_that_hangs_fails_its_host_alone(
 
 def test_a_driver_that_the_kernel_had_first_costs_one_reboot(lab: Lab, served: Run) -> None:
     lab.on("rtx3090", PURGE)
-    lab.cli("stop", "rtx3090")
-    lab.cli("start", "rtx3090")
+    reboot(lab, "rtx3090")
     before = boot_id(lab, "rtx3090")
     assert "reboot" in refused(lab, "rtx3090", "driver_reboot=never")
     run = only(lab, "rtx3090")
