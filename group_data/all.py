@@ -28,9 +28,16 @@ no_proxy = None  # hosts that are reached without the proxy
 extra_env = {}  # further variables of the engine
 
 # The NVIDIA driver
-driver_branch = 580  # 580 serves every GPU since Maxwell
+driver_branch = None  # such as 580; None: a driver that works stays, else 580
+driver_min_version = None  # an older driver is changed, such as 580.95.05
 driver_flavour = "auto"  # kernel module: auto (by PCI id), open or proprietary
-driver_reboot = "auto"  # auto: one reboot when the driver cannot be loaded otherwise
+driver_source = None  # nvidia, distro; None: signed modules of the distribution, else nvidia
+driver_reboot = "auto"  # auto: one if needed and nobody else is there; ask: left to you; never
+rollout_reboots_at_once = 1  # serving hosts that may be away for a reboot
+driver_hold = False  # hold driver and kernel packages together
+driver_allow_unproven = False  # go on where no test has been
+driver_stop_others = []  # users of a GPU that may be stopped
+driver_rollback = False  # back to the driver before the last
 driver_repository_url = "https://developer.download.nvidia.com/compute/cuda/repos"  # or a mirror
 driver_keyring_sha256 = None  # of the keyring package; None: whatever the URL serves
 

@@ -21,7 +21,7 @@ from lab.shell import run
 from lab.signing import public_key, sign_release
 
 DISTRIBUTIONS = {"bookworm": "debian12", "trixie": "debian13"}
-DRIVER_VERSIONS = ("580.178.04",)
+DRIVER_VERSIONS = ("570.211.01", "580.178.04", "595.45.04")
 KEYRING_DEB = "cuda-keyring_1.1-1_all.deb"
 KEYRING_PATH = "usr/share/keyrings/cuda-archive-keyring.gpg"
 

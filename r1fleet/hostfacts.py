@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 NVIDIA, AMD, INTEL = "10de", "1002", "8086"
+REPLACEABLE = ("nouveau", "nova_core", "nova")  # the kernel's own drivers for NVIDIA's cards
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,15 @@ class PciDevice:
         # 0300 VGA and 0302 3D controller; the same vendor owns audio and bridges.
         return self.vendor == NVIDIA and self.device_class[:4] in ("0300", "0302")
 
+    @property
+    def is_given_away(self) -> bool:
+        """Whether it belongs to something else than a driver of this host, as vfio-pci."""
+        return self.driver not in (None, "nvidia", *REPLACEABLE)
+
+    @property
+    def is_nvswitch(self) -> bool:
+        return self.vendor == NVIDIA and self.device_class[:4] == "0680"
+
 
 @dataclass(frozen=True)
 class SmiGpu:
@@ -36,6 +46,27 @@ class SmiGpu:
     memory_total_mib: int | None
     memory_used_mib: int | None
     compute_capability: tuple[int, int] | None
+    # Health by nvidia-smi's field names, as it printed them; empty on drivers that lack a field.
+    health: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class GpuHolder:
+    """A process that has a GPU's device file open. `unit` is its systemd unit or scope."""
+
+    pid: int
+    name: str
+    user: str
+    age_s: int
+    unit: str
+
+
+@dataclass(frozen=True)
+class DesktopSession:
+    """A session with a screen (x11 or wayland)."""
+
+    user: str
+    kind: str
 
 
 @dataclass(frozen=True)
@@ -68,7 +99,32 @@ class Driver:
     smi_rc: int
     gpus: tuple[SmiGpu, ...]
     processes: tuple[ComputeProcess, ...]
+    disk_open: bool | None = None  # flavour of the module on disk
+    smi_message: str = ""  # what nvidia-smi said instead of rows
     mig: tuple[MigInstance, ...] = ()
+    refcounts: dict[str, int] = field(default_factory=dict)  # loaded modules of the driver
+    holders: tuple[GpuHolder, ...] = ()
+    kernel_log: tuple[str, ...] = ()  # its newest lines about the driver
+
+    @property
+    def library_branch(self) -> int:
+        """The branch that is installed, 0 when none is."""
+        return int((self.library or "0").partition(".")[0])
+
+
+@dataclass(frozen=True)
+class System:
+    """What of a host bears on its driver; see probe.sh for the marks."""
+
+    marks: frozenset[str] = frozenset()
+    headers: bool = True  # of the running kernel: there, or to be had
+    other_kernels: dict[str, bool] = field(default_factory=dict)  # newer kernel -> has a module
+    free_mib: dict[str, int] = field(default_factory=dict)  # path -> free space
+    sessions: tuple[DesktopSession, ...] = ()
+    workloads: tuple[str, ...] = ()  # containers and virtual machines that run, by their unit
+    held: frozenset[str] = frozenset()  # packages that may not change
+    broken: frozenset[str] = frozenset()  # packages that are half installed
+    record: dict[str, Any] = field(default_factory=dict)  # what r1fleet noted before its change
 
 
 @dataclass(frozen=True)
@@ -169,10 +225,14 @@ class Probe:
     loaded: tuple[LoadedModel, ...]
     state: dict[str, Any]  # state.json as recorded by former runs
     amd: Amd = Amd()
+    system: System = System()
 
     @property
     def nvidia_gpus(self) -> tuple[PciDevice, ...]:
-        return tuple(device for device in self.pci if device.is_nvidia_gpu)
+        """The GPUs of the bus, without those that were handed to virtual machines."""
+        return tuple(
+            device for device in self.pci if device.is_nvidia_gpu and not device.is_given_away
+        )
 
     @property
     def rocm(self) -> tuple[AmdGpu, ...]:

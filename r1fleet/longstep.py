@@ -49,6 +49,7 @@ def long_step(
     *,
     change: str | None = None,
     timeout_s: int = 3600,
+    shows: tuple[str, ...] = (),
 ) -> None:
     """Run `script` as the transient unit `unit` and follow it to its end.
 

@@ -37,6 +37,10 @@ class Outcome:
     done: bool = False  # every stage passed
     stage: str = ""  # where it is now, for "interrupted in ..."
 
+    def note(self, warnings: list[str]) -> None:
+        """Keep warnings, each once: a host is planned more than once in a run."""
+        self.warnings += [line for line in warnings if line not in self.warnings]
+
 
 _outcomes: dict[str, Outcome] = {}
 

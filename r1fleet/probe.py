@@ -1,24 +1,21 @@
 """The probe: one remote command per host that returns all a run needs to know of it."""
 
-import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from functools import cache
 from importlib import resources
 
 from pyinfra.api import FactBase
 
 from r1fleet import paths
+from r1fleet.driver import look
+from r1fleet.driver.look import number
 from r1fleet.hostfacts import (
     Amd,
     AmdGpu,
-    ComputeProcess,
-    Driver,
     LoadedModel,
-    MigInstance,
     ModelStore,
     PciDevice,
     Probe,
-    SmiGpu,
     Unit,
     json_object,
 )
@@ -32,13 +29,23 @@ class ProbeError(ValueError):
 def command(models_dir: str, base_url: str) -> str:
     """The remote command. Quoted for a POSIX shell; safe for any path and URL."""
     files = " ".join(paths.MANAGED_FILES)
-    head = assign({"R1_MODELS": models_dir, "R1_URL": base_url, "R1_FILES": files})
+    head = assign(
+        {
+            "R1_MODELS": models_dir,
+            "R1_URL": base_url,
+            "R1_FILES": files,
+            "R1_GPU": ",".join(look.GPU_FIELDS),
+            "R1_HEALTH": ",".join(look.HEALTH_FIELDS),
+        }
+    )
     return head + _script()
 
 
 @cache
 def _script() -> str:
-    text = (resources.files("r1fleet") / "probe.sh").read_text(encoding="ascii")
+    home = resources.files("r1fleet")
+    parts = (home / "driver" / "look.sh", home / "probe.sh")
+    text = "".join(part.read_text(encoding="ascii") for part in parts)
     return "".join(f"{line}\n" for line in text.splitlines() if not line.startswith("#"))
 
 
@@ -80,13 +87,13 @@ def _read(sections: dict[str, list[str]]) -> Probe:
         kernel=machine[0],
         arch=machine[1],
         boot_id=machine[2],
-        cores=_int(machine[3]) or 1,
+        cores=number(machine[3]) or 1,
         virtualisation=machine[4] or "none",
         is_root=sections["login"] == ["0"],
         ram_mib=_memory_mib(sections["memory"], "MemTotal"),
         pci=tuple(_pci(line) for line in sections["pci"] if len(line.split()) == 7),
-        driver=_driver(sections),
-        packages=_packages(sections["packages"]),
+        driver=look.driver(sections),
+        packages=look.packages(sections["packages"]),
         tools=frozenset(sections["tools"]),
         user_groups=frozenset(word for line in sections["user"] for word in line.split()),
         units=units,
@@ -104,6 +111,7 @@ def _read(sections: dict[str, list[str]]) -> Probe:
         ),
         state=json_object("\n".join(sections["state"])),
         amd=_amd(sections["amd"]),
+        system=look.system(sections),
     )
 
 
@@ -127,14 +135,6 @@ def _sections(text: str) -> dict[str, list[str]]:
     return sections
 
 
-def _int(text: str) -> int | None:
-    """A number, or None for "[N/A]", "[Unknown Error]" and the like."""
-    try:
-        return int(text.strip())
-    except ValueError:
-        return None
-
-
 def _pairs(lines: Iterable[str]) -> list[tuple[str, str]]:
     """`sha256sum` lines as (digest, path)."""
     split = (line.split(None, 1) for line in lines)
@@ -145,7 +145,7 @@ def _memory_mib(lines: list[str], key: str) -> int:
     for line in lines:
         parts = line.split()
         if len(parts) >= 2 and parts[0] == f"{key}:":
-            return (_int(parts[1]) or 0) // 1024
+            return (number(parts[1]) or 0) // 1024
     return 0
 
 
@@ -165,84 +165,8 @@ def _pci(line: str) -> PciDevice:
 def _amd(lines: list[str]) -> Amd:
     rows = (line.split() for line in lines)
     cards = (row[1:] for row in rows if len(row) == 4 and row[0] == "card")
-    gpus = (AmdGpu(bdf, device[2:], _int(size) or 0) for bdf, device, size in cards)
+    gpus = (AmdGpu(bdf, device[2:], number(size) or 0) for bdf, device, size in cards)
     return Amd("kfd" in lines, tuple(sorted(gpus, key=lambda gpu: gpu.bdf)))
-
-
-def _driver(sections: dict[str, list[str]]) -> Driver:
-    facts: dict[str, list[str]] = {}
-    for line in sections["module"]:
-        key, _, value = line.partition(" ")
-        if value and value != "-":
-            facts.setdefault(key, []).append(value)
-    rows, smi_rc = _smi(sections["gpus"])
-    processes, _ = _smi(sections["compute"])
-    others = facts.get("other", [])
-    return Driver(
-        loaded=_first(facts.get("loaded")),
-        open_module="Open Kernel Module" in (_first(facts.get("nvrm")) or ""),
-        uvm_loaded="nvidia_uvm" in others,
-        on_disk=_first(facts.get("disk")),
-        library=_first(facts.get("library")),
-        nouveau="nouveau" in others or "nova_core" in others,
-        blacklisted_at_boot="blacklist" in facts,
-        smi_rc=smi_rc,
-        gpus=tuple(gpu for row in rows if (gpu := _smi_gpu(row))),
-        processes=tuple(
-            ComputeProcess(pid, row[1], _int(row[2]))
-            for row in processes
-            if len(row) == 3 and (pid := _int(row[0])) is not None
-        ),
-        mig=tuple(_instances(facts.get("listed", []))),
-    )
-
-
-def _instances(lines: list[str]) -> Iterator[MigInstance]:
-    """The MIG lines of `nvidia-smi -L`, each below the line of its card."""
-    index = 0
-    for line in lines:
-        if match := re.match(r"GPU (\d+):", line):
-            index = int(match[1])
-        elif match := re.match(r"\s*MIG (\S+)\s+Device\s+\d+: \(UUID: (MIG-[^)]+)\)", line):
-            yield MigInstance(index, match[1], match[2])
-
-
-def _first(values: list[str] | None) -> str | None:
-    return values[0] if values else None
-
-
-def _smi(lines: list[str]) -> tuple[list[list[str]], int]:
-    """Rows of a CSV query and nvidia-smi's exit code."""
-    rows, code = [], 127
-    for line in lines:
-        if line.startswith("rc="):
-            code = _int(line[3:]) or 0
-        elif line.strip():
-            rows.append([cell.strip() for cell in line.split(",")])
-    return rows, code
-
-
-def _smi_gpu(row: list[str]) -> SmiGpu | None:
-    if len(row) != 8 or (index := _int(row[0])) is None:
-        return None
-    major, _, minor = row[7].partition(".")
-    capability = (int(major), int(minor)) if major.isdigit() and minor.isdigit() else None
-    return SmiGpu(
-        index=index,
-        name=row[1],
-        uuid=row[2],
-        bus_id=row[3],
-        driver_version=row[4],
-        memory_total_mib=_int(row[5]),
-        memory_used_mib=_int(row[6]),
-        compute_capability=capability,
-    )
-
-
-def _packages(lines: list[str]) -> dict[str, str]:
-    found = (line.split() for line in lines)
-    # Second letter of dpkg's status: i = installed.
-    return {row[0]: row[1] for row in found if len(row) == 3 and row[2][1:2] == "i"}
 
 
 def _units(lines: list[str]) -> dict[str, Unit]:
@@ -281,11 +205,11 @@ def _models(lines: list[str]) -> ModelStore:
             kind, owner, _mode = rest.split("|")
         elif word == "disk":
             size, free, mount = rest.split(" ", 2)
-            size_kib, free_kib = _int(size) or 0, _int(free) or 0
+            size_kib, free_kib = number(size) or 0, number(free) or 0
         elif word == "manifest":
             digest, path = rest.split(None, 1)
             manifests[path.split("/manifests/", 1)[1]] = digest
         elif word == "blob":
             size, path = rest.split(" ", 1)
-            blobs[path.rsplit("/", 1)[1]] = _int(size) or 0
+            blobs[path.rsplit("/", 1)[1]] = number(size) or 0
     return ModelStore(kind, owner, size_kib * 1024, free_kib * 1024, mount, manifests, blobs)

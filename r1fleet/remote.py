@@ -122,8 +122,11 @@ def record_failure(host: Host, line: str) -> None:
 
 
 @host_task
-def fail(host: Host, what: str, why: str, fix: str) -> None:
-    """A command that fails the host: for refusals that planning found."""
+def fail(host: Host, what: str, why: str, fix: str, *, shows: tuple[str, ...] = ()) -> None:
+    """A command that fails the host: for refusals that planning found.
+
+    `shows`: commands that a person would run, for the plan of a dry run.
+    """
     raise HostFailure(what, why, fix)
 
 
@@ -160,6 +163,12 @@ def title(command: FunctionCommand) -> str:
 def refusal_text(command: FunctionCommand) -> str:
     """What a refusal would say: what, why, and what to do."""
     return str(HostFailure(*command.args))
+
+
+def shows(command: FunctionCommand) -> tuple[str, ...]:
+    """The very commands that a step would run on the host, where it tells them."""
+    found: tuple[str, ...] = command.kwargs.get("shows", ())
+    return found
 
 
 def is_refusal(command: FunctionCommand) -> bool:

@@ -13,15 +13,17 @@ from pyinfra.api import FunctionCommand, operation
 
 from r1fleet import decide, outcome, paths, sticky
 from r1fleet.driver import install as driver
+from r1fleet.driver.health import warnings as driver_warnings
 from r1fleet.driver.plan import DriverPlan
 from r1fleet.driver.plan import plan as plan_driver
+from r1fleet.driver.strangers import to_stop
 from r1fleet.engine import install as engine
 from r1fleet.engine import tryon, wanted
 from r1fleet.fleet import HostRun
 from r1fleet.hostfacts import Probe
 from r1fleet.model import pull
 from r1fleet.model.manifest import state_entry
-from r1fleet.remote import fail, is_refusal, refusal_text, title, warn
+from r1fleet.remote import fail, is_refusal, refusal_text, shows, title, warn
 from r1fleet.sizing import Sizing, policy
 from r1fleet.verify import extras as beside
 from r1fleet.verify import smoke
@@ -61,7 +63,7 @@ def _stages(run: HostRun) -> Commands:
     if driver_plan.action in ("none", "skip"):
         yield from _size(run, probe)  # a host that nothing fits is refused before any change
     yield from engine.tools._inner(probe, settings.proxies)
-    if driver_plan.action == "install":
+    if driver_plan.commands:
         yield from _early_pull(run, probe)
     probe = yield from _driver(run, probe, driver_plan)
 
@@ -101,9 +103,10 @@ def preview(run: HostRun) -> tuple[list[str], str | None]:
     """
     steps: list[str] = []
     for command in converge._inner(replace(run, rehearsing=True)):
+        told = [f"    {line}" for line in shows(command)]
         if is_refusal(command):
-            return steps, refusal_text(command)
-        steps.append(title(command))
+            return [*steps, *told], refusal_text(command)
+        steps += [title(command), *told]
     return steps, None
 
 
@@ -116,7 +119,7 @@ def _checked(run: HostRun) -> Generator[FunctionCommand, None, Probe]:
         yield fail(*refusal)
     plan = plan_driver(run.probe, run.settings)
     if plan.action == "refuse":
-        yield fail("driver", plan.reason, plan.fix)
+        yield fail("driver", plan.reason, plan.fix, shows=plan.commands)
     return run.probe
 
 
@@ -135,13 +138,19 @@ def _driver(
     run: HostRun, probe: Probe, plan: DriverPlan
 ) -> Generator[FunctionCommand, None, Probe]:
     """The driver stage; returns the probe after it."""
-    yield from driver.install._inner(probe, plan)
-    if plan.action not in ("install", "load") or run.rehearsing:
-        return probe
-    probe = yield from _look_again(run)
-    yield from driver.activate._inner(probe, plan, run.settings.driver_reboot == "auto")
-    probe = yield from _look_again(run)
-    yield from driver.prove._inner(probe)
+    settings = run.settings
+    outcome.of(run.host.name).note([plan.warning] if plan.warning else [])
+    yield from driver.install._inner(probe, plan, settings)
+    if plan.action == "change" and not run.rehearsing:
+        stopped = to_stop(probe, settings.driver_stop_others).values()
+        serving = bool(probe.loaded)
+        probe = yield from _look_again(run)
+        yield from driver.activate._inner(probe, plan, set(stopped))
+        probe = yield from _look_again(run)
+        yield from driver.restart._inner(probe, plan, settings, serving)
+        probe = yield from _look_again(run)
+        yield from driver.prove._inner(probe, settings)
+    outcome.of(run.host.name).note(driver_warnings(probe))
     return probe
 
 

@@ -16,7 +16,8 @@ from pydantic import (
 
 from r1fleet import settings_check as check
 from r1fleet.settings_check import Bad
-from r1fleet.settings_engine import Context, EngineSettings, Line, Natural, Sha256, Url
+from r1fleet.settings_driver import DriverSettings
+from r1fleet.settings_engine import Context, Line, Natural
 from r1fleet.settings_text import belongs_to_pyinfra, error_lines, group_data, merged
 
 ServerUrl = Annotated[str, AfterValidator(check.server_url)]
@@ -34,7 +35,7 @@ class SettingsError(ValueError):
         self.lines = lines
 
 
-class Settings(EngineSettings):
+class Settings(DriverSettings):
     """The settings of one host. Flat, because pyinfra looks keys up whole and never merges."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
@@ -48,23 +49,6 @@ class Settings(EngineSettings):
         "registry_url": "Where models come from",
         "smoke_prompt": "The proof",
     }
-
-    driver_branch: Annotated[int, Field(ge=550, le=999)] = Field(
-        default=580, description="580 serves every GPU since Maxwell"
-    )
-    driver_flavour: Literal["auto", "open", "proprietary"] = Field(
-        default="auto", description="kernel module: auto (by PCI id), open or proprietary"
-    )
-    driver_reboot: Literal["auto", "never"] = Field(
-        default="auto", description="auto: one reboot when the driver cannot be loaded otherwise"
-    )
-    driver_repository_url: Url = Field(
-        default="https://developer.download.nvidia.com/compute/cuda/repos",
-        description="or a mirror",
-    )
-    driver_keyring_sha256: Sha256 | None = Field(
-        default=None, description="of the keyring package; None: whatever the URL serves"
-    )
 
     model: ModelName = Field(default="deepseek-r1", description="name in the registry")
     tag: Tag | None = Field(

@@ -128,6 +128,18 @@ def sha256(value: str) -> str:
     return _form(value, r"[0-9a-f]{64}", "a SHA-256", "give its 64 hex digits in lower case")
 
 
+def driver_version(value: str) -> str:
+    return _form(value, r"\d{3}(\.\d+){0,2}", "a driver version", "give it as 580.95.05 or 580")
+
+
+def process_names(value: tuple[str, ...]) -> tuple[str, ...]:
+    """Names that processes or units can have."""
+    for name in value:
+        if not re.fullmatch(r"[A-Za-z0-9_.@:+-]+", name, re.ASCII):
+            raise Bad(f"has a name that no process has: {name!r}", "name processes or units")
+    return value
+
+
 def model_name(value: str) -> str:
     form = r"([a-z0-9_-]{1,80}/)?[a-z0-9][a-z0-9._-]{0,79}"
     return _form(value, form, "a model name", "give it without tag, as deepseek-r1")

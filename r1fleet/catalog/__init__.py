@@ -12,16 +12,16 @@ from typing import Annotated, Any, Literal, TypeVar
 import yaml
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
+from r1fleet.catalog.driver_rows import Drivers, Hex4
+
 Quantisation = Literal["q4_K_M", "q8_0", "fp16"]
 KvType = Literal["f16", "q8_0", "q4_0"]
 LOCAL = Path("catalog/local.yaml")
-Flavour = Literal["legacy", "proprietary", "open"]
 Digest = Annotated[
     str,
     Field(pattern=r"^[0-9a-f]{12}([0-9a-f]{52})?$"),
     AfterValidator(lambda digits: f"sha256:{digits}"),
 ]
-Hex4 = Annotated[str, Field(pattern=r"^[0-9a-f]{4}$")]
 
 
 def _version(text: object) -> object:
@@ -124,57 +124,6 @@ class GpuInfo(_Row):
         return self.vram_mib is None
 
 
-class Floors(_Row):
-    default: int
-    below_compute_capability_7: int
-
-
-class FlavourRange(_Row):
-    first: Hex4
-    last: Hex4
-    flavour: Flavour
-    last_branch: int | None = None
-    open_only: bool = False
-    name: str
-
-
-class Distribution(_Row):
-    """How a distribution gets its driver; {branch} and {kernel} stand for the real ones."""
-
-    id: str
-    version: str
-    repository: str
-    keyring: str
-    pinning: str
-    packages: dict[Literal["open", "proprietary"], tuple[str, ...]]
-    headers: str
-    archive_components: tuple[str, ...]
-
-
-class Drivers(_Row):
-    floors: Floors
-    flavours: tuple[FlavourRange, ...]
-    distributions: tuple[Distribution, ...]
-
-    def floor(self, compute_capability: tuple[int, int] | None) -> int:
-        """The driver major that the engine needs for a GPU; the higher one when it is unknown."""
-        if compute_capability is None or compute_capability < (7, 0):
-            return self.floors.below_compute_capability_7
-        return self.floors.default
-
-    def flavour(self, device_id: str) -> FlavourRange:
-        """The kernel module flavour and last branch of a PCI device id (four hex digits)."""
-        number = int(device_id, 16)
-        return next(row for row in self.flavours if number <= int(row.last, 16))
-
-    def find(self, distro: str, version: str) -> Distribution | None:
-        """The plan for a distribution by ID and VERSION_ID of its os-release."""
-        for row in self.distributions:
-            if (row.id, row.version) == (distro, version):
-                return row
-        return None
-
-
 @cache
 def models() -> tuple[ModelTag, ...]:
     """Every known tag, from the smallest model to the largest; finer quantisations follow."""
@@ -248,7 +197,7 @@ def gpu(device_id: str, subsystem: str | None = None) -> GpuInfo | None:
 
 @cache
 def drivers() -> Drivers:
-    """Floors, flavours and packages of NVIDIA's drivers."""
+    """Branches, flavours and packages of NVIDIA's drivers."""
     return Drivers.model_validate(_read("drivers.yaml"))
 
 

@@ -1,64 +1,79 @@
-# Installs the driver on a Debian-like host. Variables: KEYRING_URL KEYRING_SHA256 (may be empty)
-# PINNING PACKAGES. Every step can be repeated; apt waits for its lock.
+# Comes before the commands of a driver's plan, which run as one unit of the host. Variables:
+# OUT (what the unit prints goes there), and the proxies for downloads in the environment.
+# Every command can be repeated; apt and dnf wait for whoever holds their locks.
 set -eu
 export DEBIAN_FRONTEND=noninteractive
-why() { echo "$1" >&2; exit 1; }
-apt() { apt-get -qq -o DPkg::Lock::Timeout=600 -o Dpkg::Use-Pty=0 "$@"; }
+now=
+trap 'code=$?; [ $code = 0 ] || echo "$now: $(tail -n 1 "$OUT")"' EXIT
 
-# NVIDIA's packages depend on Debian's contrib. The host's own entries for Debian are copied with
-# that component, in their own form and with their own keys: apt reads nothing any more when two
-# entries for one archive disagree about the key.
-add_contrib() {
-  new=/etc/apt/sources.list.d/r1fleet-contrib
-  rm -f "$new.list" "$new.sources"
-  apt-get indextargets --format '$(LABEL)|$(REPO_URI)' | sed -n 's/^Debian|//p' | sort -u |
-    while read -r uri; do
+conf=$(mktemp)
+cat >"$conf" <<END
+quiet "2";
+DPkg::Lock::Timeout "600";
+Dpkg::Use-Pty "0";
+Dpkg::Options { "--force-confdef"; "--force-confold"; };
+END
+export APT_CONFIG="$conf"
+
+# What an interrupted run left; dpkg itself does not wait for its lock.
+finish_packages() {
+  tries=60
+  until dpkg --configure -a; do
+    tries=$((tries - 1))
+    [ "$tries" -gt 0 ] || return 1
+    sleep 5
+  done
+}
+
+# Components of the distribution's own archive that the driver's packages depend on. The host's own
+# entries are copied with that component, in their own form and with their own keys: apt reads
+# nothing any more when two entries for one archive disagree about the key.
+add_components() {
+  for wanted; do
+    apt-get indextargets --format '$(COMPONENT)' | grep -qx "$wanted" && continue
+    add_component "$wanted" "/etc/apt/sources.list.d/r1fleet-$wanted"
+    changed=1
+  done
+  [ -z "${changed-}" ] || apt-get update
+}
+
+add_component() { # COMPONENT FILE
+  rm -f "$2.list" "$2.sources"
+  apt-get indextargets --format '$(LABEL)|$(REPO_URI)' | sed -n 's/^\(Debian\|Ubuntu\)|//p' |
+    sort -u | while read -r uri; do
       uri=${uri%/}
       cat /etc/apt/sources.list /etc/apt/sources.list.d/*.list 2>/dev/null |
-        awk -v uri="$uri" '/^deb / && / main/ && (index($0, uri " ") || index($0, uri "/ ")) {
-          sub(/ main.*$/, " contrib"); print }' >>"$new.list"
+        awk -v uri="$uri" -v new="$1" '/^deb / && / main/ &&
+          (index($0, uri " ") || index($0, uri "/ ")) { sub(/ main.*$/, " " new); print }' >>"$2.list"
       for file in /etc/apt/sources.list.d/*.sources; do
-        [ -e "$file" ] && awk -v uri="$uri" 'BEGIN { RS = ""; ORS = "\n\n" }
+        [ -e "$file" ] && awk -v uri="$uri" -v new="$1" 'BEGIN { RS = ""; ORS = "\n\n" }
           /Components:[^\n]*main/ && !/Enabled: *no/ &&
           (index($0, uri "\n") || index($0, uri "/\n") || index($0, uri " ")) {
-            sub(/Components:[^\n]*/, "Components: contrib"); print }' "$file"
-      done >>"$new.sources"
+            sub(/Components:[^\n]*/, "Components: " new); print }' "$file"
+      done >>"$2.sources"
     done
-  [ -s "$new.list" ] || rm -f "$new.list"
-  [ -s "$new.sources" ] || rm -f "$new.sources"
+  [ -s "$2.list" ] || rm -f "$2.list"
+  [ -s "$2.sources" ] || rm -f "$2.sources"
   if ! apt-get indextargets >/dev/null 2>&1; then # it cannot read its own sources
-    rm -f "$new.list" "$new.sources"
-    why "contrib could not be added to the apt sources: add it by hand, then run again"
+    rm -f "$2.list" "$2.sources"
+    echo "$1 could not be added to the apt sources: add it by hand, then run again"
+    exit 1
   fi
 }
 
-# What an interrupted run left; dpkg itself does not wait for its lock.
-tries=60
-until dpkg --configure -a; do
-  tries=$((tries - 1))
-  [ "$tries" -gt 0 ] || why "dpkg --configure -a failed"
-  sleep 5
-done
-if ! dpkg-query -W -f '${db:Status-Abbrev}' cuda-keyring 2>/dev/null | grep -q '^.i'; then
-  folder=$(mktemp -d)
-  trap 'rm -rf "$folder"' EXIT
-  chmod 755 "$folder" # apt reads it as a user of its own
-  deb=$folder/cuda-keyring.deb
-  curl -fsSL --retry 3 --connect-timeout 15 -o "$deb" "$KEYRING_URL" ||
-    why "download of $KEYRING_URL failed"
-  found=$(sha256sum "$deb")
-  [ -z "$KEYRING_SHA256" ] || [ "${found%% *}" = "$KEYRING_SHA256" ] ||
-    why "checksum of $KEYRING_URL is ${found%% *}, expected $KEYRING_SHA256"
-  apt install -y "$deb"
-fi
-apt update
-if ! apt-get indextargets --format '$(COMPONENT)' | grep -qx contrib; then
-  add_contrib
-  apt update
-fi
-# First alone: it decides which branch the names of the others mean.
-apt install -y --allow-downgrades --no-install-recommends $PINNING
-apt install -y --no-install-recommends $PACKAGES
-if [ -e /lib/systemd/system/nvidia-persistenced.service ]; then
-  systemctl enable -q nvidia-persistenced.service
-fi
+# Ends the run before the first change when a package is not to be had.
+need_package() {
+  if command -v apt-get >/dev/null; then
+    [ -z "$(apt-cache show "$1" 2>/dev/null)" ] || return 0
+  else
+    [ -z "$(dnf -q repoquery "$1" 2>/dev/null)" ] || return 0
+  fi
+  case $1 in
+    linux-modules-nvidia*) echo "no signed modules for kernel $(uname -r): boot the newest kernel," \
+      "or set driver_source: nvidia" ;;
+    *-"$(uname -r)") echo "no headers for the running kernel $(uname -r): boot the newest one" ;;
+    dkms) echo "no repository of the host has dkms: enable EPEL" ;;
+    *) echo "no repository of the host has $1" ;;
+  esac
+  exit 1
+}

@@ -1,145 +1,209 @@
-"""Which driver a host needs: pure, from the probe and the settings."""
+"""What to do about a host's driver: pure, from the probe and the settings."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from typing import Literal
 
-from r1fleet import catalog
-from r1fleet.hostfacts import PciDevice, Probe
+from r1fleet.driver import commands, foreign
+from r1fleet.driver.choice import Wanted, choose
+from r1fleet.driver.foreign import Stop
+from r1fleet.driver.health import Fault, fault
+from r1fleet.driver.strangers import stranger
+from r1fleet.hostfacts import Probe
 from r1fleet.settings import Settings
 
-Flavour = Literal["open", "proprietary"]
-
-REPOSITORY_ARCH = {"x86_64": "x86_64", "aarch64": "sbsa"}
-REPLACEABLE = ("nouveau", "nova_core", "nova")  # the kernel's own drivers for these cards
-CONTAINERS = ("lxc", "lxc-libvirt", "systemd-nspawn", "docker", "podman", "wsl", "container-other")
+Action = Literal["none", "skip", "refuse", "change"]
 
 
 @dataclass(frozen=True)
 class DriverPlan:
-    """What to do about the driver. `packages` do not contain the pinning package."""
+    """What to do about the driver, and why.
 
-    action: Literal["none", "skip", "refuse", "install", "load"]
+    + action: none, skip (the driver is not ours; `usable` says whether it works), refuse or change
+    + commands: for the packages, as they are run; empty when only the module is at fault
+    + packages: what they install
+    + reboot: it is known before that a reboot will be needed
+    + warning: to be said, whatever else is done
+    """
+
+    action: Action
     reason: str
     fix: str = ""
+    title: str = ""
     branch: int = 0
     flavour: str = ""
-    keyring_url: str = ""
-    keyring_sha256: str | None = None
-    pinning: str = ""
     packages: tuple[str, ...] = ()
-    proxies: Mapping[str, str] = field(default_factory=dict)
-
-    @property
-    def all_packages(self) -> tuple[str, ...]:
-        return (self.pinning, *self.packages)
+    commands: tuple[str, ...] = ()
+    reboot: bool = False
+    usable: bool = True
+    warning: str = ""
 
 
 def plan(probe: Probe, settings: Settings) -> DriverPlan:
-    """The driver plan of a host: nothing, skip, refuse, or packages to install."""
-    gpus, driver = probe.nvidia_gpus, probe.driver
-    if not gpus:
-        return DriverPlan("skip", "no NVIDIA GPU")
-    if healthy(probe):
-        return DriverPlan("none", f"driver {driver.loaded} works")
-    if driver.smi_rc == 0 and len(driver.gpus) == len(gpus) and new_enough(probe):
-        return DriverPlan("load", "nvidia_uvm is not loaded")
-    return _obstacle(probe) or _install(probe, settings, gpus)
+    """The driver plan of a host: nothing to do, skip, refuse, or change."""
+    if not probe.nvidia_gpus:
+        away = {device.driver or "" for device in probe.pci if device.is_nvidia_gpu}
+        owners = ", ".join(sorted(away))
+        return DriverPlan("skip", f"its GPUs belong to {owners}" if away else "no NVIDIA GPU")
+    found = fault(probe, settings.driver_min_version)
+    asked = _asked(probe, settings)
+    if found is None and not asked:
+        return DriverPlan("none", f"driver {probe.driver.loaded} works")
+    if stop := foreign.owner(probe):
+        return DriverPlan("skip", stop.why, stop.fix, usable=found is None)
+    return _guarded(_change(probe, settings, found, asked), probe, settings)
 
 
-def _obstacle(probe: Probe) -> DriverPlan | None:
-    """What must be put right by a person first."""
-    gpus, driver = probe.nvidia_gpus, probe.driver
-    if driver.gpus and len(driver.gpus) < len(gpus):
+def _change(probe: Probe, settings: Settings, found: Fault | None, asked: str) -> DriverPlan | Stop:
+    """What puts a fault right, or brings what is asked for."""
+    if found and found.repair == "person":
+        return Stop(found.what, found.fix)
+    if settings.driver_rollback:
+        return _rollback(probe)
+    if found and found.repair != "packages" and not asked:
+        return DriverPlan("change", found.what)
+    return _packages(probe, settings, found, asked)
+
+
+def _asked(probe: Probe, settings: Settings) -> str:
+    """What the settings ask of a driver that works, "" when it is as they say."""
+    driver = probe.driver
+    if settings.driver_rollback:
+        return "" if _is_rolled_back(probe) else "driver_rollback is set"
+    if settings.driver_branch and driver.library_branch not in (0, settings.driver_branch):
+        return f"branch {driver.library_branch} is installed, {settings.driver_branch} is asked for"
+    has = "open" if driver.open_module else "proprietary"
+    if driver.loaded and settings.driver_flavour not in ("auto", has):
+        return f"the {has} modules are loaded, {settings.driver_flavour} is asked for"
+    if settings.driver_hold and driver.library and not _driver_packages(probe) <= _held(probe):
+        return "the driver's packages are not held"
+    return ""
+
+
+def _packages(
+    probe: Probe, settings: Settings, found: Fault | None, asked: str
+) -> DriverPlan | Stop:
+    wanted = choose(probe, settings)
+    if isinstance(wanted, Stop):
+        return wanted
+    if stop := foreign.obstacle(probe, wanted.way.signed):
+        return stop
+    reason = found.what if found else asked
+    names = commands.packages(wanted, probe)
+    listed = list(commands.install(wanted, probe, settings))
+    if found is None and "not held" in asked:
+        listed = []
+    if stop := _foreign_hold(probe):
+        return stop
+    if probe.system.held and listed:
+        listed.insert(0, commands.unhold(wanted.way.manager))
+    if settings.driver_hold:
+        listed.append(commands.hold(wanted.way.manager))
+    name = f"{probe.distro_name} ({wanted.way.source})"
+    unproven = "" if wanted.way.proven else f"plan not yet proven on {name}"
+    ready = DriverPlan(
+        "change",
+        reason,
+        title=_title(wanted),
+        branch=wanted.branch,
+        flavour=wanted.flavour,
+        packages=names,
+        commands=tuple(listed),
+        warning=unproven,
+    )
+    if unproven and not settings.driver_allow_unproven:
+        way_out = "check the commands above, then set driver_allow_unproven: true"
         return DriverPlan(
-            "refuse",
-            f"the driver lists {len(driver.gpus)} of {len(gpus)} GPUs",
-            "'journalctl -k | grep NVRM' on the host tells why; a lost card needs a power cycle",
+            "refuse", unproven, way_out, packages=names, commands=tuple(listed), usable=False
         )
-    for gpu in gpus:
-        if gpu.driver not in (None, "nvidia", *REPLACEABLE):
-            return DriverPlan(
-                "refuse",
-                f"GPU {gpu.bdf} belongs to {gpu.driver}",
-                "give it back to the host, or take the host out of the inventory",
+    return ready
+
+
+def _title(wanted: Wanted) -> str:
+    return f"installs branch {wanted.branch}, {wanted.flavour} modules"
+
+
+def _guarded(ready: DriverPlan | Stop, probe: Probe, settings: Settings) -> DriverPlan:
+    """The plan, unless it would hurt others or needs a reboot that may not be."""
+    if isinstance(ready, Stop):
+        return _refusal(ready)
+    if ready.action != "change" or only_holds(ready):
+        return ready
+    if stop := stranger(probe, settings.driver_stop_others):
+        return _refusal(stop)
+    reboot = blocked(probe)
+    if reboot and settings.driver_reboot == "never":
+        return _refusal(
+            Stop(
+                "another driver holds the GPU: the change needs a reboot, driver_reboot is never",
+                "set driver_reboot to auto or ask",
             )
-    if probe.virtualisation in CONTAINERS:
-        return DriverPlan(
-            "refuse",
-            f"this host is a container ({probe.virtualisation}): its kernel is not its own",
-            "install the driver on the machine that runs it and pass the GPU in",
         )
-    return None
+    return replace(ready, reboot=reboot)
 
 
-def healthy(probe: Probe) -> bool:
-    """Whether the loaded driver lists every GPU of the bus and is new enough for the engine."""
-    driver = probe.driver
-    listed = driver.smi_rc == 0 and len(driver.gpus) == len(probe.nvidia_gpus)
-    return listed and driver.uvm_loaded and new_enough(probe)
+def only_holds(ready: DriverPlan) -> bool:
+    """Whether nothing but holds is changed: the driver itself stays as it is."""
+    return bool(ready.commands) and all("hold" in command for command in ready.commands)
 
 
-def new_enough(probe: Probe) -> bool:
-    """Whether the engine takes every GPU that the driver lists."""
-    driver = probe.driver
-    major = _major(driver.loaded or driver.gpus[0].driver_version)
-    return all(major >= catalog.drivers().floor(gpu.compute_capability) for gpu in driver.gpus)
+def blocked(probe: Probe) -> bool:
+    """Whether another driver has a GPU: it goes away by a reboot only."""
+    held = any(gpu.driver not in (None, "nvidia") for gpu in probe.nvidia_gpus)
+    return probe.driver.nouveau or held
 
 
-def _install(probe: Probe, settings: Settings, gpus: tuple[PciDevice, ...]) -> DriverPlan:
-    row = catalog.drivers().find(probe.distro, probe.distro_version)
-    arch = REPOSITORY_ARCH.get(probe.arch)
-    if row is None or arch is None:
-        return DriverPlan(
-            "refuse",
-            f"no driver plan for {probe.distro_name} on {probe.arch}",
-            "install NVIDIA's driver by its guide, then run again: a working driver is left alone",
-        )
-    flavour, trouble = choose_flavour([gpu.device for gpu in gpus], settings.driver_branch)
-    if trouble:
-        return DriverPlan("refuse", trouble, "set driver_branch, or take that card out of the host")
-    if settings.driver_flavour != "auto":
-        flavour = settings.driver_flavour
-    base = f"{settings.driver_repository_url}/{row.repository}/{arch}"
-    return DriverPlan(
-        "install",
-        _why(probe),
-        branch=settings.driver_branch,
-        flavour=flavour,
-        keyring_url=f"{base}/{row.keyring}",
-        keyring_sha256=settings.driver_keyring_sha256,
-        pinning=row.pinning.format(branch=settings.driver_branch),
-        packages=(row.headers.format(kernel=probe.kernel), *row.packages[flavour]),
-        proxies=settings.proxies,
+def _refusal(stop: Stop) -> DriverPlan:
+    return DriverPlan("refuse", stop.why, stop.fix, usable=False)
+
+
+def _driver_packages(probe: Probe) -> set[str]:
+    """Installed packages of the driver, and the kernels that it must agree with."""
+    kernels = ("linux-image-", "linux-headers-", "kernel-devel")
+    return {name for name in probe.packages if is_part(name) or name.startswith(kernels)}
+
+
+def is_part(package: str) -> bool:
+    """Whether a package is a part of the driver."""
+    parts = ("nvidia", "libcuda", "cuda-drivers", "libnvcuvid1", "libnvoptix1")
+    return any(part in package for part in parts)
+
+
+def _held(probe: Probe) -> set[str]:
+    """Held packages; a pattern of dnf's versionlock (with a *) stands for all of ours."""
+    held = set(probe.system.held)
+    return _driver_packages(probe) if any("*" in name for name in held) else held
+
+
+def _foreign_hold(probe: Probe) -> Stop | None:
+    """Packages that someone else has put on hold: r1fleet's own are in its record."""
+    names = sorted(set(probe.system.held) & _driver_packages(probe))
+    if not names or probe.system.record.get("held"):
+        return None
+    return Stop(
+        f"packages are held, not by r1fleet: {', '.join(names)}",
+        f"apt-mark unhold {' '.join(names)} (dnf: dnf versionlock delete), then run again",
     )
 
 
-def choose_flavour(device_ids: list[str], branch: int) -> tuple[Flavour, str]:
-    """The module flavour for the GPUs of one host, and "" or why no driver serves them all."""
-    ranges = [catalog.drivers().flavour(device_id) for device_id in device_ids]
-    for device_id, row in zip(device_ids, ranges, strict=True):
-        if row.last_branch is not None and row.last_branch < branch:
-            return "proprietary", (
-                f"GPU {device_id} ({row.name}) is served up to driver branch {row.last_branch},"
-                f" not by {branch}"
-            )
-    if all(row.flavour == "open" for row in ranges):
-        return "open", ""
-    if any(row.open_only for row in ranges):
-        return "proprietary", f"no driver serves all of the GPUs {', '.join(device_ids)}"
-    # Old and new cards in one host: only the proprietary modules drive both.
-    return "proprietary", ""
+def _rollback(probe: Probe) -> DriverPlan | Stop:
+    record = probe.system.record
+    before = {str(name): str(version) for name, version in record.get("before", {}).items()}
+    if not before:
+        return Stop(
+            "there is no driver to go back to: none was recorded before a change",
+            "set driver_rollback to false",
+        )
+    manager = "apt" if "apt-get" in probe.tools else "dnf"
+    now = {name for name in probe.packages if is_part(name)}
+    return DriverPlan(
+        "change",
+        "driver_rollback is set",
+        title="brings back the driver from before the last change",
+        packages=tuple(sorted(before)),
+        commands=commands.roll_back(before, now, manager),
+    )
 
 
-def _why(probe: Probe) -> str:
-    driver = probe.driver
-    if driver.smi_rc == 127:
-        return "no driver is installed"
-    if driver.loaded is None:
-        return "the driver is installed but not loaded"
-    return f"driver {driver.loaded} is too old for Ollama"
-
-
-def _major(version: str) -> int:
-    head = version.partition(".")[0]
-    return int(head) if head.isdigit() else 0
+def _is_rolled_back(probe: Probe) -> bool:
+    before = probe.system.record.get("before", {})
+    return all(probe.packages.get(name) == version for name, version in before.items())

@@ -2,6 +2,7 @@
 slow to go down."""
 
 import time
+from pathlib import Path
 
 from paramiko import SSHException
 from pyinfra.api import Host
@@ -34,6 +35,14 @@ def reboot(host: Host, stage: str, title: str, boot_id: str) -> None:
             say(host, stage, "is back after the reboot")
             return
     raise HostFailure(title, f"not back after {LIMIT_S} s", "look at its console, then run again")
+
+
+def own_boot_id() -> str:
+    """The boot_id of the machine that runs r1fleet, "" where the system has none."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        return ""
 
 
 def _boot_id(host: Host) -> str | None:

@@ -31,6 +31,8 @@ def plan(probe: Probe | None, **settings: Any) -> list[str]:
 def stages(steps: list[str]) -> list[str]:
     found: list[str] = []
     for step in steps:
+        if step.startswith(" "):  # a command of the step before
+            continue
         stage = step.partition(":")[0]
         if stage not in found:
             found.append(stage)
@@ -94,38 +96,10 @@ def test_a_host_without_an_answer_fails_alone() -> None:
     assert len(plan(None)) == 1
 
 
-def test_no_reboot_where_it_is_forbidden() -> None:
-    installed = bare("T4", driver=replace(working("T4"), gpus=(), smi_rc=9, nouveau=True))
-    run = run_of(installed, driver_reboot="never")
-    commands = list(
-        rollout.driver.activate._inner(
-            installed, rollout.plan_driver(installed, run.settings), False
-        )
-    )
-    assert "reboot pending" in rollout.title(commands[0])
-    assert rollout.is_refusal(commands[0])
-
-
-def test_one_reboot_only_where_another_driver_holds_the_card() -> None:
-    for nouveau, names in ((True, ["step", "reboot"]), (False, ["step"])):
-        probe = bare(
-            "T4", driver=replace(working("T4"), loaded=None, gpus=(), smi_rc=9, nouveau=nouveau)
-        )
-        commands = list(
-            rollout.driver.activate._inner(probe, rollout.plan_driver(probe, Settings()), True)
-        )
-        assert [command.function.__name__ for command in commands] == names
-
-
-def test_a_card_still_held_after_the_blacklist_was_booted_is_not_rebooted_for_again() -> None:
-    held = replace(
-        working("T4"), loaded=None, gpus=(), smi_rc=9, nouveau=True, blacklisted_at_boot=True
-    )
-    probe = bare("T4", driver=held)
-    first = next(
-        iter(rollout.driver.activate._inner(probe, rollout.plan_driver(probe, Settings()), True))
-    )
-    assert rollout.is_refusal(first)
+def test_a_dry_run_shows_the_very_commands() -> None:
+    steps = plan(bare("T4"))
+    assert any(line.strip() == "apt-get update" for line in steps)
+    assert any("nvidia-kernel-open-dkms" in line for line in steps)
 
 
 def test_a_login_without_roots_rights_is_told_what_to_set() -> None:
@@ -146,13 +120,6 @@ def test_a_plan_that_cannot_be_made_is_this_hosts_failure_alone() -> None:
     _, refusal = rollout.preview(run)
     assert refusal is not None
     assert "registry_url" in refusal
-
-
-def test_prove_fails_a_host_whose_gpu_is_missing() -> None:
-    probe = bare("T4", "T4", driver=working("T4"))
-    (command,) = rollout.driver.prove._inner(probe)
-    assert "1 of 2 GPUs" in rollout.title(command)
-    assert list(rollout.driver.prove._inner(bare("T4", driver=working("T4")))) == []
 
 
 def test_an_unchanged_engine_is_not_touched() -> None:

@@ -77,10 +77,11 @@ def test_no_id_stands_twice() -> None:
     assert len(keys) == len(set(keys)) == len(catalog._gpus())
 
 
-def test_driver_floors() -> None:
-    drivers = catalog.drivers()
-    capabilities = [(6, 1), (7, 0), (8, 9), None]
-    assert [drivers.floor(capability) for capability in capabilities] == [570, 550, 550, 570]
+@pytest.mark.parametrize(
+    ("device", "least"), [("1b06", 570), ("1db5", 550), ("1eb8", 550), ("2b85", 570), ("3182", 580)]
+)
+def test_least_driver_branch_of_a_gpu(device: str, least: int) -> None:
+    assert catalog.drivers().flavour(device).first_branch == least
 
 
 @pytest.mark.parametrize(
@@ -107,16 +108,13 @@ def test_every_gpu_of_the_table_has_a_flavour_that_serves_it() -> None:
         assert flavours == {"open" if row.compute_capability >= (7, 5) else "proprietary"}
 
 
-def test_distributions() -> None:
+def test_ways_of_a_distribution() -> None:
     drivers = catalog.drivers()
     for version in ("12", "13"):
-        row = drivers.find("debian", version)
-        assert row
-        assert row.repository == f"debian{version}"
-        assert row.pinning.format(branch=580) == "nvidia-driver-pinning-580"
-        assert row.headers.format(kernel="6.1.0") == "linux-headers-6.1.0"
-        assert row.packages["open"] == ("nvidia-driver-cuda", "nvidia-kernel-open-dkms")
-    assert drivers.find("debian", "11") is None
+        first, second = drivers.ways("debian", version)
+        assert (first.origin, second.origin) == ("nvidia", "distro")
+    assert [way.repository for way in drivers.ways("rocky", "9.5")] == ["rhel9"]
+    assert drivers.ways("debian", "11") == drivers.ways("ubuntu", "22.10") == ()
 
 
 @pytest.fixture

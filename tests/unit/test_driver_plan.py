@@ -1,108 +1,110 @@
-"""Which driver a host gets, from what the probe shows."""
+"""Which driver a host gets: the cases are in data/driver/*.yaml, for people to read and check."""
 
-from dataclasses import replace
+from itertools import pairwise
+from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from r1fleet.driver.plan import choose_flavour, plan
-from r1fleet.settings import Settings
-from tests.unit.build import BARE_DRIVER, bare, pci, working
-
-SETTINGS = Settings()
-
-
-def test_without_an_nvidia_gpu_nothing_is_done() -> None:
-    assert plan(bare(), SETTINGS).action == "skip"
-
-
-def test_a_bare_host_gets_headers_and_the_packages_of_its_branch_and_flavour() -> None:
-    found = plan(bare("T4"), SETTINGS)
-    assert (found.action, found.flavour, found.branch) == ("install", "open", 580)
-    assert found.pinning == "nvidia-driver-pinning-580"
-    assert found.packages == (
-        "linux-headers-6.1.0-44-amd64",
-        "nvidia-driver-cuda",
-        "nvidia-kernel-open-dkms",
-    )
-    assert found.keyring_url.endswith("/repos/debian12/x86_64/cuda-keyring_1.1-1_all.deb")
+from r1fleet import catalog
+from r1fleet.driver.choice import choose_flavour, kernel_flavour
+from r1fleet.driver.foreign import Stop
+from r1fleet.driver.plan import DriverPlan, plan
+from r1fleet.driver.strangers import age
+from tests.unit import driver_cases
 
 
-def test_debian_13_on_arm_takes_its_own_repository() -> None:
-    found = plan(bare("T4", distro_version="13", arch="aarch64"), SETTINGS)
-    assert "/debian13/sbsa/" in found.keyring_url
+def by_name(file: str) -> list[Any]:
+    return [pytest.param(case, id=case["name"]) for case in driver_cases.cases(file)]
+
+
+def check(found: DriverPlan, want: dict[str, Any]) -> None:
+    for key, value in want.items():
+        if key == "commands_include":
+            for part in value:
+                assert any(part in command for command in found.commands), found.commands
+        elif key in ("reason", "fix"):
+            assert value in getattr(found, key)
+        else:
+            has = getattr(found, key)
+            assert (list(has) if isinstance(has, tuple) else has) == value, key
+
+
+@pytest.mark.parametrize("case", by_name("distributions"))
+def test_a_bare_host_of_every_distribution(case: dict[str, Any]) -> None:
+    check(plan(driver_cases.probe(case), driver_cases.settings(case)), case["want"])
+
+
+@pytest.mark.parametrize("case", by_name("states"))
+def test_a_host_in_every_state(case: dict[str, Any]) -> None:
+    check(plan(driver_cases.probe(case), driver_cases.settings(case)), case["want"])
+
+
+@pytest.mark.parametrize("case", by_name("generations"))
+def test_every_generation_of_gpus(case: dict[str, Any]) -> None:
+    check(plan(driver_cases.probe(case), driver_cases.settings(case)), case["want"])
+
+
+def test_only_proven_distributions_need_no_word() -> None:
+    rows = catalog.drivers().distributions
+    assert {
+        (name, version)
+        for row in rows
+        if row.proven
+        for name in row.ids
+        for version in row.versions
+    } == {("debian", "12"), ("debian", "13")}
+    assert all(row.source for row in rows)
+
+
+def test_every_distribution_of_the_catalogue_is_in_a_case() -> None:
+    known = [
+        (case["host"]["id"], case["host"]["version"])
+        for case in driver_cases.cases("distributions")
+    ]
+    for row in catalog.drivers().distributions:
+        for name in row.ids:
+            assert any(distro == name and row.is_for(distro, version) for distro, version in known)
 
 
 @pytest.mark.parametrize(
-    ("cards", "flavour"),
-    [(["T4"], "open"), (["GTX 1080 Ti"], "proprietary"), (["RTX 5090"], "open")]
-    + [(["GTX 1080 Ti", "T4"], "proprietary")],
+    ("kernel", "packages", "flavour"),
+    [("6.8.0-45-generic", [], "generic"), ("6.8.0-1016-aws", [], "aws")]
+    + [("6.11.0-19-generic", ["linux-image-generic-hwe-24.04"], "generic-hwe-24.04")]
+    + [("6.8.0-1009-nvidia-64k", [], "nvidia-64k"), ("5.14.0", [], "")],
 )
-def test_the_flavour_follows_the_generations(cards: list[str], flavour: str) -> None:
-    ids = [device.device for device in pci(*cards)]
-    assert choose_flavour(ids, 580) == (flavour, "")
-
-
-def test_volta_beside_blackwell_is_refused() -> None:
-    found = plan(bare("V100", "RTX 5090"), SETTINGS)
-    assert found.action == "refuse"
-    assert "1db5, 2b85" in found.reason
-
-
-def test_a_branch_that_dropped_the_card_is_refused() -> None:
-    found = plan(bare("GTX 1080 Ti"), Settings(driver_branch=595))
-    assert found.action == "refuse"
-    assert "580" in found.reason
-    assert "595" in found.reason
-
-
-def test_a_working_driver_is_left_alone_whatever_installed_it() -> None:
-    probe = bare("T4", driver=working("T4", version="570.211.01"), distro="arch")
-    assert plan(probe, SETTINGS).action == "none"
+def test_kernel_flavours(kernel: str, packages: list[str], flavour: str) -> None:
+    assert kernel_flavour(kernel, packages) == flavour
 
 
 @pytest.mark.parametrize(
-    ("card", "version", "action"),
-    [("T4", "535.261.03", "install"), ("T4", "550.163.01", "none")]
-    + [("GTX 1080 Ti", "550.163.01", "install"), ("GTX 1080 Ti", "570.86.10", "none")],
+    ("seconds", "text"),
+    [(5, "5 s"), (61, "1 min"), (11520, "3 h 12 min"), (90000, "1 d 1 h")],
 )
-def test_a_driver_under_the_engines_floor_is_replaced(card: str, version: str, action: str) -> None:
-    assert plan(bare(card, driver=working(card, version=version)), SETTINGS).action == action
+def test_ages(seconds: int, text: str) -> None:
+    assert age(seconds) == text
 
 
-def test_a_gpu_that_a_loaded_driver_does_not_list_is_nothing_to_install_against() -> None:
-    found = plan(bare("T4", "T4", driver=working("T4")), SETTINGS)
-    assert found.action == "refuse"
-    assert found.reason == "the driver lists 1 of 2 GPUs"
+IDS = st.integers(min_value=0, max_value=0xFFFF).map(lambda number: f"{number:04x}")
 
 
-def test_a_missing_uvm_is_only_loaded_whoever_installed_the_driver() -> None:
-    without_uvm = bare("T4", driver=working("T4", uvm_loaded=False), distro="arch")
-    assert plan(without_uvm, SETTINGS).action == "load"
+@given(st.lists(IDS, min_size=1, max_size=8), st.integers(min_value=550, max_value=700))
+def test_a_flavour_serves_every_card_of_a_host_or_there_is_none(
+    ids: list[str], branch: int
+) -> None:
+    rows = {device: catalog.drivers().flavour(device) for device in ids}
+    found = choose_flavour(rows, branch)
+    if isinstance(found, Stop):
+        assert found.fix
+        return
+    for row in rows.values():
+        assert row.first_branch <= branch <= (row.last_branch or branch)
+        assert row.flavour == "open" if found == "open" else not row.open_only
 
 
-def test_a_card_that_belongs_to_a_virtual_machine_is_left_to_it() -> None:
-    found = plan(bare("T4", pci=pci("T4", driver="vfio-pci")), SETTINGS)
-    assert found.action == "refuse"
-    assert "vfio-pci" in found.reason
-    assert plan(bare("T4", pci=pci("T4", driver="nouveau")), SETTINGS).action == "install"
-
-
-def test_an_unknown_distribution_is_refused_with_the_way_out() -> None:
-    found = plan(bare("T4", distro="gentoo", distro_name="Gentoo"), SETTINGS)
-    assert found.action == "refuse"
-    assert "Gentoo" in found.reason
-    assert "left alone" in found.fix
-
-
-def test_a_container_never_gets_a_kernel_driver() -> None:
-    assert plan(bare("T4", virtualisation="lxc"), SETTINGS).action == "refuse"
-
-
-def test_audio_and_bridges_of_the_same_vendor_are_no_gpus() -> None:
-    audio = replace(pci("T4")[0], device_class="040300")
-    assert plan(bare(pci=(audio,)), SETTINGS).action == "skip"
-
-
-def test_the_reason_tells_what_is_wrong() -> None:
-    not_loaded = replace(BARE_DRIVER, smi_rc=9, on_disk="580.178.04")
-    assert plan(bare("T4", driver=not_loaded), SETTINGS).reason.endswith("not loaded")
+def test_the_ranges_of_ids_leave_no_gap() -> None:
+    rows = catalog.drivers().flavours
+    assert (rows[0].first, rows[-1].last) == ("0000", "ffff")
+    for before, after in pairwise(rows):
+        assert int(after.first, 16) == int(before.last, 16) + 1

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from r1fleet import probe as prober
+from r1fleet.driver import look
 from r1fleet.hardware import apple_mib, hardware, unified_mib
 from r1fleet.hostfacts import Driver, MigInstance, ModelStore, PciDevice, SmiGpu
 from r1fleet.sizing import Policy, choose
@@ -57,7 +57,7 @@ def test_a_card_that_prints_no_total_is_not_taken_for_the_hosts_memory() -> None
 
 def test_mig_instances_are_devices_of_their_own() -> None:
     section = {"module": LISTED.splitlines(), "gpus": ["rc=0"], "compute": []}
-    assert prober._driver(section).mig == (
+    assert look.driver(section).mig == (
         MigInstance(0, "3g.40gb", "MIG-a"),
         MigInstance(0, "1g.10gb", "MIG-b"),
         MigInstance(1, "1g.10gb+me", "MIG-c"),

@@ -174,7 +174,11 @@ def test_what_may_be_secret_is_not_repeated(key: str) -> None:
     [
         ("port", "80", "is not a whole number, got '80'"),
         ("port", 70000, "use at most 65535"),
-        ("driver_branch", True, "give a whole number such as 580"),
+        ("driver_branch", True, "give a whole number"),
+        ("driver_min_version", "latest", "give it as 580.95.05"),
+        ("driver_stop_others", "a b", "name processes or units"),
+        ("driver_stop_others", 5, "give a list"),
+        ("ollama_max_queue", True, "give a whole number such as 512"),
         ("driver_branch", "580", "is not a whole number"),
         ("ollama_noprune", "true", "give True or False"),
         ("ollama_num_parallel", 0, "use at least 1"),
