@@ -72,6 +72,8 @@ class Load:
 @cache
 def weights(model: ModelTag) -> Weights:
     """Tensor bytes by the types that the quantisation gives each tensor."""
+    if model.tensors:
+        return Weights(model.tensors.layers, model.tensors.output, model.tensors.embedding)
     shape, quant = model.shape, model.quantisation
     vocabulary = shape.vocab * shape.embd
     plain, output = {
