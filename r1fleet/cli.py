@@ -8,6 +8,7 @@ import click
 COMMANDS = {
     "fit": "r1fleet.fit_command:fit",
     "plan": "r1fleet.plan_command:plan",
+    "shape": "r1fleet.shape_command:shape",
     "lab": "lab.cli:lab",
 }
 

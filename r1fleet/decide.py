@@ -124,6 +124,7 @@ def proof_wanted(settings: Settings, choice: Choice, digest: str, probe: Probe) 
         tokens_per_s_min=settings.tokens_per_s_min,
         next_smaller=choice.next_smaller,
         load_time_max_s=settings.load_time_max_s,
+        thinks=catalog.is_r1(settings.model),
         nvidia=not probe.rocm,
     )
 

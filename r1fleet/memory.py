@@ -74,6 +74,8 @@ class Load:
 @cache
 def weights(model: ModelTag) -> Weights:
     """Tensor bytes by the types that the quantisation gives each tensor."""
+    if model.tensors:
+        return Weights(model.tensors.layers, model.tensors.output, model.tensors.embedding)
     shape = model.shape
     vocabulary = shape.vocab * shape.embd
     plain, output = TENSOR_TYPES[model.quantisation]

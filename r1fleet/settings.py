@@ -51,8 +51,10 @@ class Settings(DriverSettings):
     }
 
     model: ModelName = Field(default="deepseek-r1", description="name in the registry")
-    tag: Tag | None = Field(
-        default=None, description="a forced tag such as 14b; None: the best that fits"
+    tag: str | None = Field(
+        default=None,
+        validate_default=True,
+        description="a forced tag such as 14b; None: the best that fits",
     )
     context_min: Context = Field(
         default=16384, description="least context in tokens; R1 thinks long"
@@ -127,6 +129,11 @@ class Settings(DriverSettings):
         if about.field_name == "kv_cache_types" and without_flash and "f16" not in known:
             raise Bad("needs flash attention, which is off", "allow f16 or leave that out")
         return known
+
+    @field_validator("tag")
+    @classmethod
+    def _check_tag(cls, tag: str | None, known: ValidationInfo) -> str | None:
+        return check.tag_of(str(known.data.get("model", "deepseek-r1")), tag)
 
     @field_validator("context_max")
     @classmethod

@@ -167,8 +167,25 @@ def origins(value: object) -> tuple[str, ...]:
     return found
 
 
+def tag_of(model: str, value: str | None) -> str | None:
+    """A tag of the catalogue, or of another model that the user's own catalogue has."""
+    if value is None:
+        if catalog.is_r1(model):
+            return None
+        raise Bad(f"is needed with model {model}", "name one; only deepseek-r1 is chosen by size")
+    if f"{model}:{value}" in catalog.others():
+        return value
+    if not catalog.is_r1(model):
+        name = f"{model}:{value}"
+        raise Bad(
+            f"is of a model whose shape is not known, {name}",
+            f"add what `r1fleet shape {name}` prints to {catalog.LOCAL}",
+        )
+    return tag(value)
+
+
 def tag(value: str) -> str:
-    """A tag of the catalogue."""
+    """A tag of DeepSeek-R1 in the catalogue."""
     known = catalog.tag_names()
     if value not in known:
         near = get_close_matches(value, known, n=3, cutoff=0.4)

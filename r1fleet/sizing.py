@@ -159,7 +159,7 @@ def _too_slow(choice: Choice, policy: Policy) -> str | None:
 def _pool(policy: Policy) -> tuple[ModelTag, ...]:
     """The tags to try, best first."""
     if policy.tag:
-        return (catalog.find_tag(policy.tag),)
+        return (catalog.find_tag(policy.tag, policy.model),)
     known = {(model.size, model.quantisation): model for model in catalog.models()}
     wanted = ((size, quant) for size in policy.sizes for quant in policy.quantisations)
     return tuple(known[key] for key in wanted if key in known)

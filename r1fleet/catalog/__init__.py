@@ -7,121 +7,37 @@ user's own catalog/local.yaml, below the directory a run starts in, is laid on t
 from functools import cache
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 import yaml
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ValidationError
 
-from r1fleet.catalog.driver_rows import Drivers, Hex4
+from r1fleet.catalog.driver_rows import Drivers
+from r1fleet.catalog.rows import (
+    Advised,
+    ExtraModel,
+    GpuInfo,
+    KvType,
+    ModelTag,
+    OtherModel,
+    Quantisation,
+    Shape,
+    TensorBytes,
+)
 
-Quantisation = Literal["q4_K_M", "q8_0", "fp16"]
-KvType = Literal["f16", "q8_0", "q4_0"]
-LOCAL = Path("catalog/local.yaml")
-Digest = Annotated[
-    str,
-    Field(pattern=r"^[0-9a-f]{12}([0-9a-f]{52})?$"),
-    AfterValidator(lambda digits: f"sha256:{digits}"),
+__all__ = [
+    "Advised",
+    "ExtraModel",
+    "GpuInfo",
+    "KvType",
+    "ModelTag",
+    "OtherModel",
+    "Quantisation",
+    "Shape",
+    "TensorBytes",
 ]
 
-
-def _version(text: object) -> object:
-    return tuple(int(part) for part in text.split(".")) if isinstance(text, str) else text
-
-
-class _Row(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Shape(_Row):
-    """The dimensions of a model that its memory follows from; all counts of values."""
-
-    arch: str
-    layers: int
-    embd: int
-    heads: int
-    kv_heads: int
-    head_dim: int
-    ffn: int
-    vocab: int
-    context_max: int
-    # Values of one layer's cache per token where it is not K and V of kv_heads (MLA).
-    kv_width: int = 0
-    # Share of the weights that one token reads: of a mixture of experts only some are asked.
-    active_share: float = 1.0
-
-    @property
-    def cache_width(self) -> int:
-        """Values that one layer keeps per token of context."""
-        return self.kv_width or 2 * self.kv_heads * self.head_dim
-
-
-class Advised(_Row):
-    """What a host should have for a model by common advice: GB are 10^9 bytes."""
-
-    ram_gb: int
-    disk_gb: int
-    cores: int
-
-
-class ModelTag(_Row):
-    """One tag of the library: a model in one quantisation.
-
-    + tag: the shortest name of it, what is pulled unless another is asked for
-    + size_bytes: the download, all layers
-    + digest: of the manifest now, "sha256:" and 64 hex digits, or the first 12; None if unknown
-    + former: digests that the same tag had before
-    + attn_v: tensor types (plain, finer) of attn_v where they are not those of the plain mix
-    """
-
-    tag: str
-    long_name: str
-    size: str
-    base_model: str
-    licence: str
-    quantisation: Quantisation
-    size_bytes: int
-    digest: Digest | None = None
-    former: tuple[Digest, ...] = ()
-    shape: Shape
-    attn_v: tuple[str, str] | None = None
-    advised: Advised | None = None
-
-    @property
-    def automatic(self) -> bool:
-        """Whether it may be chosen without being named: the library's own short tags."""
-        return self.tag == self.size
-
-
-class ExtraModel(_Row):
-    """A model that may be loaded beside R1; `buffers_mib` is what it takes beyond its file.
-
-    + embeds: it answers with embeddings, not with text
-    """
-
-    name: str
-    size_bytes: int
-    buffers_mib: int
-    embeds: bool = True
-
-
-class GpuInfo(_Row):
-    """A GPU as nvidia-smi will show it. `vram_mib` is None for memory shared with the host.
-
-    Apple's have no PCI id. `bandwidth_gb_s` is of the memory, 10^9 bytes per second.
-    """
-
-    ids: tuple[Hex4, ...] = ()
-    subsystem: Hex4 | None = None
-    name: str
-    vram_mib: int | None
-    compute_capability: Annotated[tuple[int, int] | None, BeforeValidator(_version)]
-    bandwidth_gb_s: float | None = None
-    vendor: Literal["nvidia", "apple"] = "nvidia"
-    measured: bool
-
-    @property
-    def unified(self) -> bool:
-        return self.vram_mib is None
+LOCAL = Path("catalog/local.yaml")
 
 
 @cache
@@ -162,9 +78,23 @@ def tag_names() -> tuple[str, ...]:
     return tuple(_by_name())
 
 
-def find_tag(name: str) -> ModelTag:
-    """A tag by its short or long name, such as "14b". Raises KeyError for others."""
-    return _by_name()[name]
+@cache
+def others() -> dict[str, ModelTag]:
+    """Models of the user's own catalogue that are no DeepSeek-R1, by name and tag."""
+    rows = (_valid(OtherModel, row) for row in _own().get("others", []))
+    return {row.name: row.entry for row in rows}
+
+
+def find_tag(name: str, model: str = "deepseek-r1") -> ModelTag:
+    """A tag by its short or long name, such as "14b", or of another model that the user's own
+    catalogue has. Raises KeyError for others."""
+    own = others().get(name) or others().get(f"{model}:{name}")
+    return own or (_by_name()[name] if is_r1(model) else others()[f"{model}:{name}"])
+
+
+def is_r1(model: str) -> bool:
+    """Whether a name in a registry is DeepSeek-R1's, in whatever namespace."""
+    return model.rpartition("/")[2] == "deepseek-r1"
 
 
 @cache
@@ -216,8 +146,8 @@ def _own() -> dict[str, Any]:
         own = yaml.safe_load(LOCAL.read_text(encoding="utf-8")) or {}
     except yaml.YAMLError as error:
         raise ValueError(f"{LOCAL} is not YAML: {' '.join(str(error).split())}") from None
-    if not isinstance(own, dict) or not set(own) <= {"models", "gpus", "extras"}:
-        raise ValueError(f"{LOCAL} holds something else than models, gpus and extras")
+    if not isinstance(own, dict) or not set(own) <= {"models", "gpus", "extras", "others"}:
+        raise ValueError(f"{LOCAL} holds something else than models, gpus, extras and others")
     return own
 
 

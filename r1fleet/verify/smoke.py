@@ -80,7 +80,8 @@ def _variables(want: SmokeWanted) -> dict[str, str]:
     keep_alive = keep_alive_json(want.keep_alive) or HOLD_S
     messages = [{"role": "user", "content": want.prompt}]
     load = {"model": want.model, "keep_alive": keep_alive, "stream": False}
-    chat = {**load, "messages": messages, "think": True}
+    # Ollama refuses "think" for a model that cannot.
+    chat = {**load, "messages": messages} | ({"think": True} if want.thinks else {})
     return {
         "R1_URL": want.base_url,
         "R1_LOAD": json.dumps(load),
