@@ -7,10 +7,11 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
+from lab.paths import NAME
 from lab.shell import LabError
 
 ROOT = Path("/sys/fs/cgroup")
-PARENT = "r1lab"
+PARENT = NAME.rstrip("-")
 
 
 def hierarchies() -> list[Path]:

@@ -49,6 +49,9 @@ PROGRAMS: Mapping[str, str] = {
 # Debian starts these when they are installed; the lab runs its own, on its own addresses.
 SERVICES: Mapping[str, str] = {"nginx-light": "nginx", "docker-registry": "docker-registry"}
 
+# There only where systemd is PID 1; its programs are also on machines that another init booted.
+SYSTEMD_RUNS = Path("/run/systemd/system")
+
 # Base images, the engine with its build tree, models and the package cache, with room to spare.
 CACHE_BYTES = 6 * 10**9
 # What a host writes by itself: packages, engine, journal.
@@ -87,7 +90,7 @@ def install_programs(progress: Progress) -> None:
     except LabError as error:
         raise Refusal(f"packages of the lab cannot be installed: {error}") from error
     for package, service in SERVICES.items():
-        if package in packages and shutil.which("systemctl"):
+        if package in packages and SYSTEMD_RUNS.exists():
             run("systemctl", "disable", "--now", service)
 
 

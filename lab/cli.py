@@ -19,7 +19,7 @@ from rich.table import Table
 
 from lab import checks, hosts, identity, network, services, state
 from lab.bring_up import bring_up
-from lab.paths import SOURCE, cache_dir, lab_dir
+from lab.paths import NAME, SOURCE, cache_dir, lab_dir
 from lab.shell import LabError, Refusal
 from lab.spec import LabSpec, SpecError, load
 from lab.state import LabState
@@ -27,8 +27,8 @@ from lab.steps import Steps
 
 P = ParamSpec("P")
 
-# One lab per machine, whatever its folder: the addresses are fixed.
-LOCK = Path("/run/r1lab.lock")
+# One lab per number, whatever its folder: its addresses are fixed.
+LOCK = Path(f"/run/{NAME.rstrip('-')}.lock")
 
 SIMULATED = (
     "Simulated: kernel modules, nvidia-smi, PCI entries, memory size, CUDA device lines. "

@@ -5,7 +5,7 @@ from contextlib import suppress
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 
-from lab.paths import BRIDGE, GATEWAY, NETWORK, lab_dir
+from lab.paths import BRIDGE, GATEWAY, NAME, NETWORK, lab_dir
 from lab.shell import LabError, run
 
 # A bridge takes the lowest address of its ports unless it has one of its own: with every host that
@@ -25,7 +25,7 @@ def interface(address: str) -> str:
 
 def machine(address: str) -> str:
     """The host's name for systemd-nspawn, short enough to make an interface name of it."""
-    return f"r1lab{int(IPv4Address(address)) & 0xFF}"
+    return f"{NAME}{int(IPv4Address(address)) & 0xFF}"
 
 
 def is_up() -> bool:

@@ -4,11 +4,16 @@ import os
 from ipaddress import IPv4Network
 from pathlib import Path
 
+# A second lab on one machine, each with addresses of its own: R1_LAB_NUMBER, 0 to 9.
+NUMBER = int(os.environ.get("R1_LAB_NUMBER", "0"))
+# What carries the lab's name on this machine: bridge, cables, control groups, folder, lock.
+NAME = f"r1lab{NUMBER}-" if NUMBER else "r1lab"
+
 # 198.18.0.0/15 is set aside for benchmarks (RFC 2544): no office network uses it.
-NETWORK = IPv4Network("198.18.77.0/24")
-GATEWAY = "198.18.77.1"
+NETWORK = IPv4Network(f"198.18.{77 + NUMBER}.0/24")
+GATEWAY = str(NETWORK[1])
 FIRST_HOST = 11
-BRIDGE = "br-r1lab"
+BRIDGE = f"br-{NAME.rstrip('-')}"
 
 REGISTRY_PORT = 5000
 ARTIFACT_PORT = 8080
@@ -19,7 +24,7 @@ SOURCE = Path(__file__).parent
 
 def lab_dir() -> Path:
     """The running lab: hosts, keys, services, `lab.json`. Wiped by `lab down`."""
-    return Path(os.environ.get("R1_LAB_DIR", "/var/lib/r1lab"))
+    return Path(os.environ.get("R1_LAB_DIR", f"/var/lib/{NAME.rstrip('-')}"))
 
 
 def cache_dir() -> Path:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from lab import base, cgroups, checks, hosts, network, state
-from lab.paths import BRIDGE, GATEWAY
+from lab.paths import BRIDGE, GATEWAY, NAME, NETWORK
 from lab.shell import LabError, Refusal, run
 from lab.spec import GpuSpec, HostSpec, LabSpec, SpecError, load
 
@@ -78,8 +78,8 @@ class TestAddresses:
         assert len(set(given.values())) == hosts.CAPACITY
 
     def test_interface_names_fit_the_kernel(self) -> None:
-        assert network.interface("198.18.77.254") == "vb-r1lab254"
-        assert len(network.interface("198.18.77.254")) <= 15
+        assert network.interface(str(NETWORK[254])) == f"vb-{NAME}254"
+        assert len(network.interface(str(NETWORK[254]))) <= 15
 
 
 class TestNetwork:
@@ -172,6 +172,19 @@ class TestChecks:
         checks.install_programs(lambda message: None)
         assert [command[:2] for command in done] == [("apt-get", "update"), ("apt-get", "install")]
         assert done[1][-1] == "zstd"
+
+    @pytest.mark.parametrize("booted", [True, False])
+    def test_services_are_switched_off_only_where_systemd_runs(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, booted: bool
+    ) -> None:
+        """A container has systemctl too, and it fails there."""
+        done: list[tuple[str, ...]] = []
+        monkeypatch.setattr(checks, "missing_programs", lambda: {"nginx": "nginx-light"})
+        monkeypatch.setattr(shutil, "which", lambda program: f"/usr/bin/{program}")
+        monkeypatch.setattr(checks, "run", lambda *command, **_: done.append(command))
+        monkeypatch.setattr(checks, "SYSTEMD_RUNS", tmp_path if booted else tmp_path / "none")
+        checks.install_programs(lambda message: None)
+        assert [command[0] for command in done[2:]] == (["systemctl"] if booted else [])
 
 
 class TestSystem:
