@@ -33,6 +33,7 @@ driver_min_version = None  # an older driver is changed, such as 580.95.05
 driver_flavour = "auto"  # kernel module: auto (by PCI id), open or proprietary
 driver_source = None  # nvidia, distro; None: signed modules of the distribution, else nvidia
 driver_reboot = "auto"  # auto: one if needed and nobody else is there; ask: left to you; never
+driver_reboot_timeout_s = 900  # not back by then fails it; much memory is tested for minutes
 rollout_reboots_at_once = 1  # serving hosts that may be away for a reboot
 driver_hold = False  # hold driver and kernel packages together
 driver_allow_unproven = False  # go on where no test has been

@@ -126,7 +126,16 @@ def proof_wanted(settings: Settings, choice: Choice, digest: str, probe: Probe) 
         load_time_max_s=settings.load_time_max_s,
         thinks=catalog.is_r1(settings.model),
         nvidia=not probe.rocm,
+        gpus=_engine_gpus(choice, probe),
     )
+
+
+def _engine_gpus(choice: Choice, probe: Probe) -> int | None:
+    """How many GPUs the engine has to find: all that nvidia-smi lists, or those it is shown. CUDA
+    sees one MIG instance at a time, whatever is listed."""
+    if choice.placement == "cpu" or probe.rocm or probe.driver.mig:
+        return None
+    return len(choice.gpus) if choice.only_these_gpus else len(probe.driver.gpus)
 
 
 def extra_wanted(settings: Settings, choice: Choice, name: str, digest: str) -> ExtraWanted:

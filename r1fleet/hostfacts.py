@@ -235,6 +235,10 @@ class Probe:
         )
 
     @property
+    def has_nvswitch(self) -> bool:
+        return any(device.is_nvswitch for device in self.pci)
+
+    @property
     def rocm(self) -> tuple[AmdGpu, ...]:
         """The cards that Ollama can use by ROCm. Beside NVIDIA's they are left alone: one engine
         is given one library. There is no ROCm archive for other processors."""

@@ -44,8 +44,8 @@ models() {
     command -v $t >/dev/null && echo $t; done
   echo "@@user"; id -nG ollama
   echo "@@units"
-  systemctl show ollama.service r1fleet-preload.service r1fleet-pull.service -p Id,LoadState \
-    -p ActiveState,SubState,Result,InvocationID,UnitFileState,NeedDaemonReload
+  systemctl show ollama.service r1fleet-preload.service r1fleet-pull.service \
+    nvidia-fabricmanager.service -p Id,LoadState,ActiveState,SubState,Result,InvocationID,UnitFileState,NeedDaemonReload
   echo "@@engine"; [ -e /run/r1fleet/restart ] && echo "restart pending"; readlink /opt/ollama/current; echo "versions" /opt/ollama/*/
   echo "@@files"; sha256sum $R1_FILES
   echo "@@models"; models

@@ -34,6 +34,9 @@ class DriverSettings(EngineSettings):
         default="auto",
         description="auto: one if needed and nobody else is there; ask: left to you; never",
     )
+    driver_reboot_timeout_s: Annotated[int, Field(ge=10)] = Field(
+        default=900, description="not back by then fails it; much memory is tested for minutes"
+    )
     rollout_reboots_at_once: Annotated[int, Field(ge=1)] = Field(
         default=1, description="serving hosts that may be away for a reboot"
     )

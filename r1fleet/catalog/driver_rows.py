@@ -44,6 +44,7 @@ class Distribution(_Row):
     pin: tuple[str, ...] = ()
     needs: tuple[str, ...] = ()
     headers: tuple[str, ...] = ()
+    follow: tuple[str, ...] = ()
     packages: dict[Flavour, tuple[str, ...]]
     fabric: tuple[str, ...] = ()
     source: str

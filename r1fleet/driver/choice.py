@@ -1,5 +1,6 @@
 """Branch, flavour and way of a driver: pure, from GPUs, settings and the catalogue."""
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import cast
@@ -32,12 +33,13 @@ class Wanted:
 
 
 def kernel_flavour(kernel: str, packages: Iterable[str]) -> str:
-    """The family of a kernel: aws of 6.8.0-1016-aws, or generic-hwe-24.04 where that is installed.
+    """The family of a kernel: aws of 6.8.0-1016-aws, or generic-hwe-24.04 where that is installed;
+    cloud-amd64 of Debian's 6.12.57+deb13-cloud-amd64.
 
-    "" for a release of another form than Ubuntu's.
+    "" for a release of another form than Ubuntu's and Debian's.
     """
-    parts = kernel.split("-", 2)
-    plain = parts[2] if len(parts) == 3 else ""
+    match = re.fullmatch(r"[0-9.]+(\+[^-]+)?(-[0-9]+)?-([a-z].*)", kernel)
+    plain = match[3] if match else ""
     newer = sorted(name for name in packages if name.startswith(f"linux-image-{plain}-hwe-"))
     return newer[-1].removeprefix("linux-image-") if plain and newer else plain
 

@@ -29,12 +29,31 @@ _OPTIONS = {
 def packages(wanted: Wanted, probe: Probe) -> tuple[str, ...]:
     """The packages of a driver on a host: headers first, the fabric manager where it belongs."""
     way = wanted.way
-    names = [*way.headers, *way.packages[wanted.flavour]]
-    if any(device.is_nvswitch for device in probe.pci) or "nvlsm" in probe.system.marks:
+    names = [*way.headers, *_following(wanted, probe), *way.packages[wanted.flavour]]
+    if probe.has_nvswitch or "nvlsm" in probe.system.marks:
         names += way.fabric
     if "nvlsm" in probe.system.marks:
         names += ["nvlsm", "infiniband-diags"]
     return tuple(wanted.fill(name, probe) for name in names)
+
+
+def _following(wanted: Wanted, probe: Probe) -> list[str]:
+    """Headers that come along with a new kernel, where the host follows its distribution's: dkms
+    then builds the module before the next boot."""
+    follows = wanted.fill("linux-image-{flavour}", probe) in probe.packages
+    return [*wanted.way.follow] if follows else []
+
+
+def fabric(wanted: Wanted, probe: Probe) -> tuple[str, ...]:
+    """Brings the fabric manager of exactly the installed driver's version, and nothing else; ()
+    where the way has none."""
+    way, version = wanted.way, probe.driver.library
+    mark = {"apt": "=", "dnf": "-"}[way.manager]
+    names = [f"'{wanted.fill(name, probe)}{mark}{version}-*'" for name in way.fabric]
+    if not names:
+        return ()
+    before = ("finish_packages", "apt-get update") if way.manager == "apt" else ()
+    return (*before, f"{_OPTIONS[way.manager]} {' '.join(names)}")
 
 
 def install(wanted: Wanted, probe: Probe, settings: Settings) -> tuple[str, ...]:

@@ -1,5 +1,6 @@
 """What is wrong with a host's driver, and what of it is worth a warning: pure, from the probe."""
 
+import re
 from dataclasses import dataclass
 from typing import Literal
 
@@ -7,9 +8,11 @@ from r1fleet import catalog
 from r1fleet.driver.look import version_key
 from r1fleet.hostfacts import Driver, Probe, SmiGpu
 
-# What puts it right: packages (install, finish or build them), the module in the kernel (load,
-# reload), or nothing that a run may do.
-Repair = Literal["packages", "load", "reload", "person"]
+# What puts it right: packages (install, finish or build them), the fabric manager's package alone,
+# the module in the kernel (load, reload), the driver's services, or nothing that a run may do.
+Repair = Literal["packages", "fabric", "load", "reload", "services", "person"]
+
+FABRIC_UNIT = "nvidia-fabricmanager.service"
 
 # Exit codes of nvidia-smi (its manual page; 124 and 137 are timeout's).
 MISMATCH, LOST = 18, 15
@@ -27,6 +30,18 @@ _CODES = {
     LOST: "reports a GPU that fell off the bus",
     MISMATCH: "reports that library and kernel module differ",
 }
+# What an Xid asks for (NVIDIA's Xid catalogue); the others only tell that something happened.
+_XIDS = {
+    **dict.fromkeys((13, 31, 43, 45), "an application failed on it"),
+    **dict.fromkeys((48, 94, 95), "uncorrectable memory error; restart what runs on it"),
+    63: "a row of its memory is remapped at the next reset",
+    64: "remapping a row of its memory failed: have it replaced",
+    74: "NVLink error",
+    79: "it fell off the bus: power the host off and on",
+    **dict.fromkeys((46, 62, 109, 119, 120, 140), "reset it (nvidia-smi -r), else reboot"),
+}
+_XID = re.compile(r"Xid \(PCI:([0-9a-fA-F:]+)(?:\.\d)?\): (\d+)")
+
 _WRONG_FLAVOUR = ("requires use of the NVIDIA open kernel modules", "not supported by open")
 
 
@@ -43,9 +58,16 @@ def fault(probe: Probe, min_version: str | None = None) -> Fault | None:
     """The first thing that keeps a host's GPUs from being used; None for a healthy driver.
 
     Healthy: loaded module == module on disk == library, every GPU of the bus in nvidia-smi,
-    nvidia_uvm loaded, and a version that serves the cards, the engine and `min_version`.
+    nvidia_uvm loaded, a version that serves the cards, the engine and `min_version`, and on
+    NVSwitch hosts a running fabric manager of exactly that version.
     """
-    return _packages(probe) or _module(probe) or _gpus(probe) or _version(probe, min_version)
+    return (
+        _packages(probe)
+        or _module(probe)
+        or _gpus(probe)
+        or _version(probe, min_version)
+        or _fabric(probe)
+    )
 
 
 def _packages(probe: Probe) -> Fault | None:
@@ -122,6 +144,27 @@ def _version(probe: Probe, min_version: str | None) -> Fault | None:
     return None
 
 
+def _fabric(probe: Probe) -> Fault | None:
+    """Without its fabric manager a host with NVSwitch shows all GPUs, and CUDA fails (802)."""
+    if not probe.has_nvswitch:
+        return None
+    names = ("nvidia-fabricmanager", "nvidia-fabric-manager")
+    versions = [v for name, v in probe.packages.items() if name.startswith(names)]
+    library = probe.driver.library or ""
+    if not any(version.startswith(f"{library}-") for version in versions):
+        has = f"its version is {versions[0]}" if versions else "it is missing"
+        return Fault(
+            f"the GPUs are joined by NVSwitch and need a fabric manager {library}: {has}", "fabric"
+        )
+    if probe.unit(FABRIC_UNIT).active != "active":
+        return Fault(
+            "the GPUs are joined by NVSwitch, and nvidia-fabricmanager is not running",
+            "services",
+            "journalctl -u nvidia-fabricmanager on the host tells more",
+        )
+    return None
+
+
 def missing(probe: Probe) -> list[str]:
     """PCI addresses of GPUs that nvidia-smi does not list."""
     listed = {_short(row.bus_id) for row in probe.driver.gpus}
@@ -145,22 +188,33 @@ def warnings(probe: Probe) -> list[str]:
     driver = probe.driver
     parted = {instance.gpu_index for instance in driver.mig}
     found = [line for gpu in driver.gpus for line in _gpu_warnings(gpu, gpu.index in parted)]
-    found += [f"kernel log: {line}" for line in driver.kernel_log if "Xid" in line]
+    found += [_xid(line, driver.gpus) for line in driver.kernel_log if "Xid" in line]
     found += [
         f"kernel {kernel} has no driver module: after a reboot into it the GPUs are gone;"
         f" dkms autoinstall -k {kernel}"
         for kernel, has_module in probe.system.other_kernels.items()
         if not has_module
     ]
-    switches = any(device.is_nvswitch for device in probe.pci)
-    fabric = probe.unit("nvidia-fabricmanager.service").active
-    if switches and driver.gpus and fabric != "active":
-        found.append("the GPUs are joined by NVSwitch, and nvidia-fabricmanager is not running")
     return found
 
 
+def _xid(line: str, gpus: tuple[SmiGpu, ...]) -> str:
+    """A line of the kernel's log with the GPU that it speaks of, and what it asks for."""
+    match = _XID.search(line)
+    if not match:
+        return f"kernel log: {line}"
+    address, number = _short(match[1]), int(match[2])
+    known = (_name(gpu) for gpu in gpus if _short(gpu.bus_id).startswith(address))
+    meaning = f", {_XIDS[number]}" if number in _XIDS else ""
+    return f"{next(known, f'GPU {match[1]}')}: Xid {number}{meaning} ({line})"
+
+
+def _name(gpu: SmiGpu) -> str:
+    return f"GPU {gpu.index} ({gpu.name}, {gpu.bus_id})"
+
+
 def _gpu_warnings(gpu: SmiGpu, has_instances: bool) -> list[str]:
-    health, name = gpu.health, f"GPU {gpu.index} ({gpu.name}, {gpu.bus_id})"
+    health, name = gpu.health, _name(gpu)
     found = []
     current, pending = health.get("ecc.mode.current"), health.get("ecc.mode.pending")
     if {current, pending} == {"Enabled", "Disabled"}:

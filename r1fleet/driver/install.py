@@ -125,7 +125,7 @@ def activate(probe: Probe, plan: DriverPlan, stopped: Iterable[str] = ()) -> Com
         )
         return
     restart = " ".join(sorted(filter(None, stopped)))
-    switches = "yes" if any(device.is_nvswitch for device in probe.pci) else ""
+    switches = "yes" if probe.has_nvswitch else ""
     head = assign({"RESTART": restart, "SWITCHES": switches})
     if driver.loaded is None or (found and found.repair == "load"):
         title, script = "loads the module", _LOAD
@@ -148,7 +148,7 @@ def restart(probe: Probe, plan: DriverPlan, settings: Settings, serving: bool = 
 
     + probe: the host after `activate`
     + plan: as for `install`
-    + settings: driver_reboot, rollout_reboots_at_once
+    + settings: driver_reboot, driver_reboot_timeout_s, rollout_reboots_at_once
     + serving: it served before the change, so it waits for its turn; others do not
     """
     driver, found = probe.driver, fault(probe)
@@ -177,7 +177,7 @@ def restart(probe: Probe, plan: DriverPlan, settings: Settings, serving: bool = 
     if serving:
         yield take_turn("driver", "waits for its turn", settings.rollout_reboots_at_once)
     yield _initramfs()  # again: a run that was killed may have left it out
-    yield reboot("driver", f"reboots: {reason}", probe.boot_id)
+    yield reboot("driver", f"reboots: {reason}", probe.boot_id, settings.driver_reboot_timeout_s)
 
 
 def _initramfs() -> FunctionCommand:

@@ -59,7 +59,7 @@ def _change(probe: Probe, settings: Settings, found: Fault | None, asked: str) -
         return Stop(found.what, found.fix)
     if settings.driver_rollback:
         return _rollback(probe)
-    if found and found.repair != "packages" and not asked:
+    if found and found.repair not in ("packages", "fabric") and not asked:
         return DriverPlan("change", found.what)
     return _packages(probe, settings, found, asked)
 
@@ -82,44 +82,76 @@ def _asked(probe: Probe, settings: Settings) -> str:
 def _packages(
     probe: Probe, settings: Settings, found: Fault | None, asked: str
 ) -> DriverPlan | Stop:
+    if found and found.repair == "fabric" and not asked:
+        return _fabric_manager(probe, settings, found.what)
     wanted = choose(probe, settings)
     if isinstance(wanted, Stop):
         return wanted
     if stop := foreign.obstacle(probe, wanted.way.signed):
         return stop
-    reason = found.what if found else asked
-    names = commands.packages(wanted, probe)
-    listed = list(commands.install(wanted, probe, settings))
-    if found is None and "not held" in asked:
-        listed = []
-    if stop := _foreign_hold(probe):
-        return stop
-    if probe.system.held and listed:
-        listed.insert(0, commands.unhold(wanted.way.manager))
-    if settings.driver_hold:
-        listed.append(commands.hold(wanted.way.manager))
-    name = f"{probe.distro_name} ({wanted.way.source})"
-    unproven = "" if wanted.way.proven else f"plan not yet proven on {name}"
+    holds_only = found is None and "not held" in asked
+    ready = DriverPlan(
+        "change",
+        found.what if found else asked,
+        title=f"installs branch {wanted.branch}, {wanted.flavour} modules",
+        branch=wanted.branch,
+        flavour=wanted.flavour,
+        packages=commands.packages(wanted, probe),
+        commands=() if holds_only else commands.install(wanted, probe, settings),
+    )
+    return _allowed(_with_holds(ready, wanted, probe, settings), wanted, probe, settings)
+
+
+def _fabric_manager(probe: Probe, settings: Settings, reason: str) -> DriverPlan | Stop:
+    """The fabric manager of a sound driver: that driver stays the one it is."""
+    branch = {"driver_branch": probe.driver.library_branch}
+    wanted = choose(probe, settings.model_copy(update=branch))
+    if isinstance(wanted, Stop):
+        return wanted
+    listed = commands.fabric(wanted, probe)
+    if not listed:
+        return Stop(reason, f"{probe.distro_name} has none from {wanted.way.origin}: install it")
     ready = DriverPlan(
         "change",
         reason,
-        title=_title(wanted),
-        branch=wanted.branch,
-        flavour=wanted.flavour,
-        packages=names,
-        commands=tuple(listed),
-        warning=unproven,
+        title=f"installs the fabric manager {probe.driver.library}",
+        packages=tuple(wanted.fill(name, probe) for name in wanted.way.fabric),
+        commands=listed,
     )
-    if unproven and not settings.driver_allow_unproven:
-        way_out = "check the commands above, then set driver_allow_unproven: true"
-        return DriverPlan(
-            "refuse", unproven, way_out, packages=names, commands=tuple(listed), usable=False
-        )
-    return ready
+    return _allowed(_with_holds(ready, wanted, probe, settings), wanted, probe, settings)
 
 
-def _title(wanted: Wanted) -> str:
-    return f"installs branch {wanted.branch}, {wanted.flavour} modules"
+def _with_holds(
+    ready: DriverPlan, wanted: Wanted, probe: Probe, settings: Settings
+) -> DriverPlan | Stop:
+    """The plan with r1fleet's own holds let go before, and put on after where they are wanted."""
+    if stop := _foreign_hold(probe):
+        return stop
+    manager, listed = wanted.way.manager, [*ready.commands]
+    if probe.system.held and listed:
+        listed.insert(0, commands.unhold(manager))
+    if settings.driver_hold:
+        listed.append(commands.hold(manager))
+    return replace(ready, commands=tuple(listed))
+
+
+def _allowed(
+    ready: DriverPlan | Stop, wanted: Wanted, probe: Probe, settings: Settings
+) -> DriverPlan | Stop:
+    """The plan, unless its distribution is not proven and nobody has said to go on."""
+    if isinstance(ready, Stop) or wanted.way.proven:
+        return ready
+    unproven = f"plan not yet proven on {probe.distro_name} ({wanted.way.source})"
+    if settings.driver_allow_unproven:
+        return replace(ready, warning=unproven)
+    return DriverPlan(
+        "refuse",
+        unproven,
+        "check the commands above, then set driver_allow_unproven: true",
+        packages=ready.packages,
+        commands=ready.commands,
+        usable=False,
+    )
 
 
 def _guarded(ready: DriverPlan | Stop, probe: Probe, settings: Settings) -> DriverPlan:

@@ -10,13 +10,12 @@ from pyinfra.api.exceptions import ConnectError
 
 from r1fleet.remote import HostFailure, changed, host_task, run, say
 
-LIMIT_S = 900  # servers with much memory test it for minutes
 EVERY_S = 2
 REBOOT = "systemd-run -q --on-active=1 --timer-property=AccuracySec=1us systemctl reboot"
 
 
 @host_task
-def reboot(host: Host, stage: str, title: str, boot_id: str) -> None:
+def reboot(host: Host, stage: str, title: str, boot_id: str, timeout_s: int) -> None:
     """Reboot the host and return when it answers with another boot_id than `boot_id`.
 
     Other hosts go on meanwhile: sleeping is cooperative.
@@ -26,7 +25,7 @@ def reboot(host: Host, stage: str, title: str, boot_id: str) -> None:
     begun = run(host, REBOOT)
     if not begun.ok:
         raise HostFailure(title, begun.reason, "reboot the host, then run again")
-    deadline = time.monotonic() + LIMIT_S
+    deadline = time.monotonic() + timeout_s
     while time.monotonic() < deadline:
         time.sleep(EVERY_S)
         found = _boot_id(host)
@@ -34,7 +33,7 @@ def reboot(host: Host, stage: str, title: str, boot_id: str) -> None:
             changed(host, "rebooted")
             say(host, stage, "is back after the reboot")
             return
-    raise HostFailure(title, f"not back after {LIMIT_S} s", "look at its console, then run again")
+    raise HostFailure(title, f"not back after {timeout_s} s", "look at its console, then run again")
 
 
 def own_boot_id() -> str:

@@ -3,6 +3,7 @@
 Faults are sentences for people: what was seen, what was wanted, what to do.
 """
 
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
@@ -13,7 +14,7 @@ from r1fleet.outcome import Smoke
 LOG = "see `journalctl -u ollama`"
 SPILLED = "lower context_max or ollama_num_parallel, or take a smaller tag; " + LOG
 NO_GPU = "restart ollama, which looks for GPUs once per start; " + LOG
-SECTIONS = ("preload", "load", "chat", "stream", "ps", "compute", "end")
+SECTIONS = ("preload", "load", "chat", "stream", "ps", "compute", "engine", "end")
 
 
 class Fault(NamedTuple):
@@ -39,6 +40,7 @@ class SmokeWanted:
     + load_time_max_s, answer_time_max_s: seconds
     + thinks: the answer must have a thinking part
     + nvidia: nvidia-smi shows the processes on its GPUs; False asks it nothing
+    + gpus: GPUs that the engine must have found at its start; None asks for no number
     """
 
     base_url: str
@@ -55,6 +57,7 @@ class SmokeWanted:
     answer_time_max_s: float = 600.0
     thinks: bool = True
     nvidia: bool = True
+    gpus: int | None = None
 
 
 @dataclass(frozen=True)
@@ -95,6 +98,8 @@ class Answers:
     stream: Reply
     loaded: tuple[LoadedModel, ...]
     compute: tuple[str, ...]  # names of the processes on the GPUs
+    # Library of each device that the engine found; () where its journal no longer says.
+    engine: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -127,6 +132,9 @@ def parse(text: str) -> Answers:
         compute=tuple(
             cells[1].strip() for line in sections["compute"] if len(cells := line.split(",")) == 3
         ),
+        engine=tuple(
+            match[1] for line in sections["engine"] if (match := re.search(r"library=(\S+)", line))
+        ),
     )
 
 
@@ -143,6 +151,7 @@ def judge(want: SmokeWanted, found: Answers, at: str) -> Verdict:
     load_s = max(load_s, found.preload_s)
     row = _row(found.loaded, want.digest)
     faults = [  # causes before effects: the first one is the host's reason
+        *_engine_faults(want, found.engine),
         *_row_faults(want, found, row),
         *_answer_faults(want, answer, thinking, "/api/chat"),
         *_stream_faults(want, found.stream),
@@ -182,6 +191,12 @@ def keep_alive_json(keep_alive: str) -> str | int:
     """OLLAMA_KEEP_ALIVE as a request's keep_alive: plain numbers are seconds and go as numbers
     (Ollama refuses "-1" as a text without a unit), others are durations."""
     return int(keep_alive) if keep_alive.lstrip("-").isdigit() else keep_alive
+
+
+def _engine_faults(want: SmokeWanted, libraries: tuple[str, ...]) -> Iterator[Fault]:
+    seen = sum(1 for library in libraries if library == "CUDA")
+    if want.gpus is not None and libraries and seen != want.gpus:
+        yield Fault(f"Ollama found {seen} of {want.gpus} GPUs at its start", NO_GPU)
 
 
 def _row_faults(want: SmokeWanted, found: Answers, row: LoadedModel | None) -> Iterator[Fault]:

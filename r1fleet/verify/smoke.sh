@@ -34,5 +34,10 @@ ask() { # ask SECTION LIMIT_S PATH [BODY]
     timeout 60 "$R1_SMI" --query-compute-apps=pid,process_name,used_memory \
       --format=csv,noheader,nounits
   fi
+  # What the engine found at its start; GPUs are looked for once.
+  echo "@@engine"
+  journalctl -q --no-pager -o cat \
+    "_SYSTEMD_INVOCATION_ID=$(systemctl show -p InvocationID --value ollama.service)" |
+    head -n 400 | grep 'msg="inference compute"'
   echo "@@end"
 } 2>/dev/null | base64 -w0

@@ -11,7 +11,7 @@ from r1fleet import outcome
 from r1fleet.driver import install as driver
 from r1fleet.driver import turns as turn
 from r1fleet.driver.plan import plan
-from r1fleet.hostfacts import GpuHolder, Probe, System
+from r1fleet.hostfacts import GpuHolder, PciDevice, Probe, System
 from r1fleet.remote import is_refusal, shows, title
 from r1fleet.settings import Settings
 from tests.unit.build import bare, pci, working
@@ -60,6 +60,14 @@ def test_the_script_is_the_shown_commands_and_carries_the_proxy() -> None:
 def test_a_stale_module_is_reloaded_without_a_reboot() -> None:
     (command,) = activate(stale())
     assert title(command) == "driver: reloads the module"
+
+
+def test_a_fabric_manager_that_stands_still_is_started_and_no_module_touched() -> None:
+    switch = PciDevice("0000:81:00.0", "068000", "10de", "22a3", "10de:0000", None)
+    probe = bare("T4", driver=working("T4"), packages={"nvidia-fabricmanager": "580.178.04-1"})
+    (command,) = activate(replace(probe, pci=(*probe.pci, switch)))
+    assert title(command) == "driver: starts the driver's services"
+    assert "rmmod" not in command.args[2]
 
 
 def test_a_module_that_is_not_loaded_is_loaded() -> None:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from r1fleet.driver import look
 from r1fleet.driver.health import fault, warnings
 from r1fleet.driver.look import GPU_FIELDS, HEALTH_FIELDS
-from r1fleet.hostfacts import MigInstance, PciDevice, System, Unit
+from r1fleet.hostfacts import MigInstance, PciDevice, Probe, System, Unit
 from r1fleet.probe import parse
 from tests.unit.build import bare, working
 
@@ -91,13 +91,53 @@ def test_xid_lines_and_kernels_without_a_module_are_warned_of() -> None:
     assert "6.1.0-45-amd64" in found[1]
 
 
-def test_nvswitch_without_its_manager_is_warned_of() -> None:
+def with_switch(fabric: str | None, active: str) -> Probe:
     switch = PciDevice("0000:81:00.0", "068000", "10de", "22a3", "10de:0000", None)
     probe = bare("T4", driver=working("T4"))
-    probe = replace(probe, pci=(*probe.pci, switch))
-    assert "NVSwitch" in warnings(probe)[0]
-    runs = {"nvidia-fabricmanager.service": Unit(active="active")}
-    assert warnings(replace(probe, units=runs)) == []
+    return replace(
+        probe,
+        pci=(*probe.pci, switch),
+        packages={"nvidia-fabricmanager": fabric} if fabric else {},
+        units={"nvidia-fabricmanager.service": Unit(active=active)},
+    )
+
+
+@pytest.mark.parametrize(
+    ("fabric", "active", "repair", "word"),
+    [
+        (None, "inactive", "fabric", "it is missing"),
+        ("580.95.05-1", "active", "fabric", "its version is 580.95.05-1"),
+        ("580.178.04-1", "failed", "services", "not running"),
+    ],
+)
+def test_nvswitch_needs_a_running_manager_of_the_same_version(
+    fabric: str | None, active: str, repair: str, word: str
+) -> None:
+    """All GPUs are in nvidia-smi's list then, and CUDA fails with error 802."""
+    found = fault(with_switch(fabric, active))
+    assert found
+    assert (found.repair, word in found.what) == (repair, True)
+
+
+def test_nvswitch_with_its_manager_is_healthy() -> None:
+    assert fault(with_switch("580.178.04-1", "active")) is None
+
+
+@pytest.mark.parametrize(
+    ("line", "start"),
+    [
+        (
+            "[ 12.3] NVRM: Xid (PCI:0000:01:00): 79, pid=1, GPU has fallen off the bus.",
+            "GPU 0 (T4, 00000000:01:00.0): Xid 79, it fell off the bus",
+        ),
+        ("NVRM: Xid (PCI:0000:09:00): 200, pid=1", "GPU 0000:09:00: Xid 200 ("),
+        ("NVRM: Xid of a form that is new", "kernel log: NVRM"),
+    ],
+)
+def test_an_xid_names_its_gpu_and_what_it_asks_for(line: str, start: str) -> None:
+    probe = bare("T4", driver=working("T4", kernel_log=(line,)))
+    (found,) = warnings(probe)
+    assert found.startswith(start)
 
 
 def test_a_loaded_module_of_another_flavour_than_on_disk_is_stale() -> None:

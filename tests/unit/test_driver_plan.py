@@ -72,7 +72,9 @@ def test_every_distribution_of_the_catalogue_is_in_a_case() -> None:
     ("kernel", "packages", "flavour"),
     [("6.8.0-45-generic", [], "generic"), ("6.8.0-1016-aws", [], "aws")]
     + [("6.11.0-19-generic", ["linux-image-generic-hwe-24.04"], "generic-hwe-24.04")]
-    + [("6.8.0-1009-nvidia-64k", [], "nvidia-64k"), ("5.14.0", [], "")],
+    + [("6.8.0-1009-nvidia-64k", [], "nvidia-64k"), ("5.14.0", [], "")]
+    + [("6.1.0-44-amd64", [], "amd64"), ("6.12.57+deb13-cloud-amd64", [], "cloud-amd64")]
+    + [("5.14.0-611.el9.x86_64", [], ""), ("6.1.158-178.288.amzn2023.x86_64", [], "")],
 )
 def test_kernel_flavours(kernel: str, packages: list[str], flavour: str) -> None:
     assert kernel_flavour(kernel, packages) == flavour

@@ -55,12 +55,13 @@ def answers(
     rows: list[dict[str, Any]] | None = None,
     compute: str = f"4711, {ENGINE}, 18000",
     preload: str = "",
+    engine: str = "",
 ) -> str:
     ps = json.dumps({"models": [ROW] if rows is None else rows})
     return (
         f"@@preload\n{preload}\n@@load\n{load}\n@@chat\n{chat}\n@@stream\n{stream}\n"
         f"@@ps\n200 0.1\n{ps}\n"
-        f"@@compute\n{compute}\n@@end\n"
+        f"@@compute\n{compute}\n@@engine\n{engine}\n@@end\n"
     )
 
 
@@ -168,8 +169,31 @@ def test_a_host_placed_on_the_cpu_needs_no_gpu() -> None:
     assert faults(on_cpu, rows=[ROW | {"size_vram": 0}], compute="") == []
 
 
+FOUND = (
+    'level=INFO source=types.go:32 msg="inference compute" id={id} library={library} compute=8.9'
+)
+
+
+@pytest.mark.parametrize(
+    ("libraries", "wanted", "fault"),
+    [
+        (["CUDA", "CUDA"], 2, None),
+        (["CUDA"], 2, "Ollama found 1 of 2 GPUs at its start"),
+        (["cpu"], 1, "Ollama found 0 of 1 GPUs at its start"),
+        ([], 2, None),  # its journal was rotated away: nothing is known
+        (["cpu"], None, None),
+    ],
+)
+def test_the_engine_has_to_find_every_gpu(
+    libraries: list[str], wanted: int | None, fault: str | None
+) -> None:
+    lines = [FOUND.format(id=i, library=library) for i, library in enumerate(libraries)]
+    found = judge(replace(WANT, gpus=wanted), parse(answers(engine="\n".join(lines))), AT).faults
+    assert [one.what for one in found] == ([fault] if fault else [])
+
+
 def test_a_cut_answer_is_no_verdict() -> None:
-    with pytest.raises(ValueError, match="compute, end"):
+    with pytest.raises(ValueError, match="compute, engine, end"):
         parse(answers().partition("@@compute")[0])
 
 
