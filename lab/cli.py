@@ -17,7 +17,7 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from lab import checks, hosts, identity, network, services, state
+from lab import checks, faults, hosts, identity, network, services, state
 from lab.bring_up import bring_up
 from lab.paths import NAME, SOURCE, cache_dir, lab_dir
 from lab.shell import LabError, Refusal
@@ -237,13 +237,21 @@ def cycle(host: str) -> None:
 @lab.command()
 @click.argument("name")
 @click.argument("switch", type=click.Choice(["on", "off"]))
+@click.option("--host", help="a fault of this host; without it, one of the lab's services")
 @reported
-def fault(name: str, switch: str) -> None:
-    """Switch a fault of the lab's services on or off.
+def fault(name: str, switch: str, host: str | None) -> None:
+    """Switch a fault of the lab's services, or of one host, on or off.
 
-    Example: r1fleet lab fault registry-500 on
+    \b
+    Examples: r1fleet lab fault registry-500 on
+              r1fleet lab fault reboot-slow on --host t4
+
+    The faults of a host are listed in lab/faults.yaml.
     """
     _become_root()
+    if host:
+        faults.set_fault(host, name, switch == "on")
+        return
     try:
         services.set_fault(name, switch == "on")
     except ValueError as error:

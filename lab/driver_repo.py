@@ -22,6 +22,8 @@ from lab.signing import public_key, sign_release
 
 DISTRIBUTIONS = {"bookworm": "debian12", "trixie": "debian13"}
 DRIVER_VERSIONS = ("570.211.01", "580.178.04", "595.45.04")
+# As in each release, so that the archive's own driver packages would take them.
+DKMS_VERSIONS = {"bookworm": "3.0.10-8+r1lab1", "trixie": "3.2.2-1~deb13u1+r1lab1"}
 KEYRING_DEB = "cuda-keyring_1.1-1_all.deb"
 KEYRING_PATH = "usr/share/keyrings/cuda-archive-keyring.gpg"
 
@@ -115,7 +117,8 @@ def _build_tree(tree: Path, versions: Sequence[str]) -> None:
         _index(driver, origin="NVIDIA", label="NVIDIA CUDA")
         kernel = tree / "kernel" / release
         kernel.mkdir(parents=True)
-        _build_group(groups["kernel"], kernel, {"KERNEL": KERNELS[release].release})
+        words = {"KERNEL": KERNELS[release].release, "DKMS": DKMS_VERSIONS[release]}
+        _build_group(groups["kernel"], kernel, words)
         _index(kernel, origin="r1lab", label="r1lab-kernel")
     shutil.rmtree(pool)
 

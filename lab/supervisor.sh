@@ -17,5 +17,8 @@ while :; do
     sh -c 'echo $$ >"$0"; exec "$@"' "$dir/nspawn.pid" "$@"
     # With --keep-unit, systemd-nspawn ends with 133 when the host wants to be booted again.
     [ $? -eq 133 ] || break
+    # Faults of the lab: a reboot that takes its time, or never comes back.
+    [ ! -e "$dir/reboot-never" ] || break
+    [ ! -e "$dir/reboot-delay-s" ] || sleep "$(cat "$dir/reboot-delay-s")"
 done
 rm -f "$dir/nspawn.pid"

@@ -42,6 +42,9 @@ class Lab:
     def cli(self, *words: str) -> None:
         subprocess.run([BIN / "r1fleet", "lab", *words], cwd=ROOT, check=True)
 
+    def fault(self, host: str, name: str, switch: str) -> None:
+        self.cli("fault", name, switch, "--host", host)
+
     def on(self, host: str, script: str, *, ok: bool = True) -> str:
         """The standard output of a script on a host, run as root."""
         done = subprocess.run(
@@ -106,3 +109,17 @@ def broken(lab: Lab) -> Iterator[Callable[[str, str, str], None]]:
     yield do
     for host, mend in mends:
         lab.on(host, mend)
+
+
+@pytest.fixture
+def fault(lab: Lab) -> Iterator[Callable[[str, str], None]]:
+    """fault(host, name): sets a fault of lab/faults.yaml, takes it back after the test."""
+    there: list[tuple[str, str]] = []
+
+    def do(host: str, name: str) -> None:
+        there.append((host, name))
+        lab.fault(host, name, "on")
+
+    yield do
+    for host, name in there:
+        lab.fault(host, name, "off")

@@ -1,11 +1,11 @@
-"""The life of a driver on booted hosts: changed, broken, repaired, or refused by name."""
+"""The life of a driver on booted hosts: changed, rolled back, counted, held against the archive."""
 
 import time
 from collections.abc import Callable
 
 import pytest
 
-from tests.lab.conftest import Lab, Run
+from tests.lab.conftest import ROOT, Lab, Run
 
 pytestmark = pytest.mark.lab
 
@@ -16,12 +16,12 @@ PURGE = (
     " DEBIAN_FRONTEND=noninteractive apt-get -qq purge -y 'nvidia-*' 'libnvidia-*' libcuda1"
     " cuda-keyring >/dev/null; rm -f /etc/modprobe.d/r1fleet-nvidia.conf"
 )
-HANG = r"printf '#!/bin/sh\nexec sleep 3600\n' >/usr/bin/nvidia-smi; chmod 755 /usr/bin/nvidia-smi"
 
 
-def only(lab: Lab, host: str, *data: str) -> Run:
-    flags = [word for item in data for word in ("--data", item)]
-    return lab.deploy("--limit", host, *flags)
+def only(lab: Lab, hosts: str, *data: str, dry: bool = False) -> Run:
+    """The main job on some hosts ("t4 h100")."""
+    flags = [word for host in hosts.split() for word in ("--limit", host)]
+    return lab.deploy(*flags, *(word for item in data for word in ("--data", item)), dry=dry)
 
 
 def boot_id(lab: Lab, host: str) -> str:
@@ -50,15 +50,27 @@ def refused(lab: Lab, host: str, *data: str) -> str:
     return reason
 
 
+def planned_packages(lab: Lab, host: str, *data: str) -> list[str]:
+    """What `--dry` says that the driver's last command would install."""
+    run = only(lab, host, *data, dry=True)
+    lines = [line.strip() for line in run.row(host)["changes"] if "apt-get install" in line]
+    *_, options, names = lines[-1].partition("--no-install-recommends ")
+    assert options, lines
+    return names.split()
+
+
 def test_other_branches_and_back_without_a_reboot(lab: Lab, served: Run) -> None:
-    before = boot_id(lab, "t4")
-    for branch in ("595", "570", "580"):
-        run = only(lab, "t4", f"driver_branch={branch}")
+    """t4 is a Debian 12, h100 a Debian 13."""
+    before = boot_id(lab, "t4"), boot_id(lab, "h100")
+    for branch in ("570", "580", "595"):
+        run = only(lab, "t4 h100", f"driver_branch={branch}")
         assert run.code == 0, run.output
-        assert loaded(lab, "t4") == branch
-        assert only(lab, "t4", f"driver_branch={branch}").verdicts() == {"t4": "as wanted"}
-    assert boot_id(lab, "t4") == before
-    assert only(lab, "t4").verdicts() == {"t4": "as wanted"}
+        assert (loaded(lab, "t4"), loaded(lab, "h100")) == (branch, branch)
+    again = only(lab, "t4 h100", "driver_branch=595")
+    assert again.verdicts() == {"t4": "as wanted", "h100": "as wanted"}
+    assert only(lab, "t4 h100", "driver_branch=580").code == 0
+    assert (boot_id(lab, "t4"), boot_id(lab, "h100")) == before
+    assert only(lab, "t4 h100").verdicts() == {"t4": "as wanted", "h100": "as wanted"}
 
 
 def test_the_driver_of_before_comes_back(lab: Lab, served: Run) -> None:
@@ -73,53 +85,43 @@ def test_a_branch_that_dropped_the_card_is_refused(lab: Lab, served: Run) -> Non
     assert "580" in refused(lab, "old", "driver_branch=595")
 
 
-def test_a_library_under_an_older_module_is_put_right_by_a_reload(lab: Lab, served: Run) -> None:
-    before = boot_id(lab, "t4")
-    lab.on("t4", "echo 580.95.05 >/sys/module/nvidia/version")
-    assert "mismatch" in lab.on("t4", "nvidia-smi", ok=False)
-    run = only(lab, "t4")
-    assert run.code == 0, run.output
-    assert lab.on("t4", "nvidia-smi -L").startswith("GPU 0")
-    assert boot_id(lab, "t4") == before
-
-
-def test_a_stranger_on_the_gpu_stays_until_he_is_named(lab: Lab, served: Run) -> None:
-    pid = lab.on("t4", "sleep 600 </dev/nvidia0 >/dev/null 2>&1 & echo $!").strip()
-    reason = refused(lab, "t4", "driver_flavour=proprietary")
-    assert f"sleep (pid {pid}, user root" in reason
-    run = only(lab, "t4", "driver_flavour=proprietary", "driver_stop_others=sleep")
-    assert run.code == 0, run.output
-    assert lab.on("t4", f"kill -0 {pid} || echo ended") == "ended\n"
-    assert only(lab, "t4", "driver_flavour=open").code == 0
-
-
-@pytest.mark.parametrize(
-    ("breaks", "mends", "told"),
-    [
-        (
-            "mkdir -p /sys/module/module/parameters;"
-            " echo Y >/sys/module/module/parameters/sig_enforce",
-            "rm -rf /sys/module/module",
-            "Secure Boot",
-        ),
-        (
-            "DEBIAN_FRONTEND=noninteractive apt-get -qq purge -y 'linux-headers*' >/dev/null;"
-            " mv /etc/apt/sources.list.d/r1lab-kernel.list /root; apt-get -qq update",
-            "mv -f /root/r1lab-kernel.list /etc/apt/sources.list.d; apt-get -qq update",
-            "no headers",
-        ),
-        (": >/usr/bin/nvidia-uninstall", "rm -f /usr/bin/nvidia-uninstall", ".run"),
-    ],
-    ids=["Secure Boot", "no headers", "runfile"],
-)
-def test_what_would_break_half_way_is_refused_before_anything_changes(
-    lab: Lab, served: Run, broken: Broken, breaks: str, mends: str, told: str
+def test_a_second_run_is_one_remote_command_by_the_hosts_own_count(
+    lab: Lab, served: Run, broken: Broken
 ) -> None:
-    lab.on("h100", PURGE)
-    broken("h100", breaks, mends)
-    assert told in refused(lab, "h100")
-    lab.on("h100", mends)
-    assert only(lab, "h100").code == 0
+    conf = "/etc/ssh/sshd_config.d/count.conf"
+    for host in lab.hosts:
+        broken(
+            host,
+            f"echo 'LogLevel VERBOSE' >{conf}; systemctl reload ssh",
+            f"rm -f {conf}; systemctl reload ssh",
+        )
+    began = {host: lab.on(host, "date '+%F %T.%6N'").strip() for host in lab.hosts}
+    time.sleep(1)
+    run = lab.deploy()
+    assert set(run.verdicts().values()) == {"as wanted"}, run.output
+    time.sleep(1)
+    for host, since in began.items():
+        sessions = lab.on(
+            host,
+            f"journalctl -q -o cat -u ssh --since '{since}' | grep -c 'Starting session'",
+        )
+        assert int(sessions) == 2  # the run's one, and this very count
+
+
+def test_an_engine_that_found_fewer_gpus_than_nvidia_smi_fails(
+    lab: Lab, served: Run, broken: Broken
+) -> None:
+    uuid = lab.on("duo", "nvidia-smi --query-gpu=uuid --format=csv,noheader").split()[0]
+    folder = "/etc/systemd/system/ollama.service.d"
+    broken(
+        "duo",
+        f"mkdir -p {folder}; printf '[Service]\\nEnvironment=CUDA_VISIBLE_DEVICES={uuid}\\n'"
+        f" >{folder}/one.conf; systemctl daemon-reload; systemctl restart ollama",
+        f"rm -r {folder}; systemctl daemon-reload; systemctl restart ollama",
+    )
+    run = only(lab, "duo")
+    assert run.code == 1
+    assert "Ollama found 1 of 2 GPUs" in run.row("duo")["reason"]
 
 
 def test_the_archives_driver_of_debian_12_is_too_old(lab: Lab, served: Run) -> None:
@@ -130,28 +132,28 @@ def test_the_archives_driver_of_debian_12_is_too_old(lab: Lab, served: Run) -> N
     assert only(lab, "t4").code == 0
 
 
-def test_a_lost_gpu_is_named_and_left_to_a_person(lab: Lab, served: Run, broken: Broken) -> None:
-    broken(
-        "duo",
-        "mv /proc/driver/nvidia/gpus/0000:02:00.0 /root/lost",
-        "mv /root/lost /proc/driver/nvidia/gpus/0000:02:00.0",
-    )
-    assert "0000:02:00.0" in refused(lab, "duo")
-
-
-def test_an_nvidia_smi_that_hangs_fails_its_host_alone(
+def test_the_archives_driver_of_debian_13_resolves_and_serves_no_pascal(
     lab: Lab, served: Run, broken: Broken
 ) -> None:
-    broken(
-        "duo",
-        f"mv /usr/bin/nvidia-smi /usr/bin/nvidia-smi.r; {HANG}",
-        "mv /usr/bin/nvidia-smi.r /usr/bin/nvidia-smi",
+    """Against the real archive; nothing of it is installed."""
+    for host in ("h100", "old"):
+        lab.on(host, PURGE)
+    reason = refused(lab, "old", "driver_source=distro")
+    assert "550" in reason
+    assert "570" in reason
+    names = planned_packages(lab, "h100", "driver_source=distro")
+    sources = "/etc/apt/sources.list.d/r1fleet-non-free*"
+    broken("h100", "true", f"rm -f {sources}; apt-get -qq update")
+    script = (ROOT / "r1fleet/driver/install.sh").read_text()
+    tried = lab.on(
+        "h100",
+        f"OUT=/dev/null\n{script}\nadd_components contrib non-free non-free-firmware >/dev/null\n"
+        f"apt-get install --simulate --no-install-recommends {' '.join(names)}",
     )
-    run = lab.deploy()
-    assert run.code == 1
-    assert "hangs" in run.row("duo")["reason"]
-    others = {name: verdict for name, verdict in run.verdicts().items() if name != "duo"}
-    assert set(others.values()) <= {"as wanted", "changed"}
+    assert "Inst nvidia-open-kernel-dkms (550." in tried
+    assert "Inst libcuda1 (550." in tried
+    lab.on("h100", f"rm -f {sources}; apt-get -qq update")
+    assert only(lab, "h100 old").code == 0
 
 
 def test_a_driver_that_the_kernel_had_first_costs_one_reboot(lab: Lab, served: Run) -> None:
