@@ -15,6 +15,7 @@ PRELOAD_BODY = f"{ETC}/preload.json"
 WAIT_FOR_GPUS = f"{LIB}/wait-for-gpus"
 PRELOAD = f"{LIB}/preload"
 MODPROBE_CONF = "/etc/modprobe.d/r1fleet-nvidia.conf"
+PERSISTENCED_DROPIN = "/etc/systemd/system/nvidia-persistenced.service.d"
 MODULES_LOAD_CONF = "/etc/modules-load.d/r1fleet-nvidia.conf"
 
 # There from before a change of what the engine reads until its restart; gone after a boot.

@@ -40,7 +40,18 @@ fi
 """
 
 # A daemon that some packages install and leave switched off, or start before its devices exist.
+# Ubuntu starts the persistence daemon without persistence mode: each query then takes seconds.
 _DAEMONS = """
+line=$(systemctl cat nvidia-persistenced.service 2>/dev/null | sed -n 's/^ExecStart=\\(.\\)/\\1/p' |
+  tail -n 1)
+case $line in *' --no-persistence-mode'*)
+  install -d -m 755 "$DROPIN"
+  printf '[Service]\\nExecStart=\\nExecStart=%s\\n' \
+    "${line%% --no-persistence-mode*} --persistence-mode${line#* --no-persistence-mode}" \
+    >"$DROPIN/r1fleet.conf"
+  systemctl daemon-reload
+  systemctl stop nvidia-persistenced.service ;;
+esac
 for unit in nvidia-persistenced nvidia-fabricmanager; do
   systemctl cat "$unit.service" >/dev/null 2>&1 || continue
   [ $unit = nvidia-fabricmanager ] && [ -z "$SWITCHES" ] && continue
@@ -126,7 +137,7 @@ def activate(probe: Probe, plan: DriverPlan, stopped: Iterable[str] = ()) -> Com
         return
     restart = " ".join(sorted(filter(None, stopped)))
     switches = "yes" if probe.has_nvswitch else ""
-    head = assign({"RESTART": restart, "SWITCHES": switches})
+    head = assign({"RESTART": restart, "SWITCHES": switches, "DROPIN": paths.PERSISTENCED_DROPIN})
     if driver.loaded is None or (found and found.repair == "load"):
         title, script = "loads the module", _LOAD
     elif found and found.repair in ("reload", "packages"):

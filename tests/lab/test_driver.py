@@ -73,6 +73,13 @@ def test_other_branches_and_back_without_a_reboot(lab: Lab, served: Run) -> None
     assert only(lab, "t4 h100").verdicts() == {"t4": "as wanted", "h100": "as wanted"}
 
 
+def test_the_persistence_daemon_keeps_the_driver_loaded(lab: Lab, served: Run) -> None:
+    """The package's own unit starts it with --no-persistence-mode."""
+    for host in ("t4", "h100"):
+        found = lab.on(host, "nvidia-smi --query-gpu=persistence_mode --format=csv,noheader")
+        assert found == "Enabled\n"
+
+
 def test_the_driver_of_before_comes_back(lab: Lab, served: Run) -> None:
     assert only(lab, "t4", "driver_branch=595").code == 0
     run = only(lab, "t4", "driver_rollback=true")
