@@ -16,8 +16,8 @@ from pydantic import (
 
 from r1fleet import settings_check as check
 from r1fleet.settings_check import Bad
-from r1fleet.settings_driver import DriverSettings
 from r1fleet.settings_engine import Context, Line, Natural
+from r1fleet.settings_rollout import RolloutSettings, disagreements
 from r1fleet.settings_text import belongs_to_pyinfra, error_lines, group_data, merged
 
 ServerUrl = Annotated[str, AfterValidator(check.server_url)]
@@ -35,7 +35,7 @@ class SettingsError(ValueError):
         self.lines = lines
 
 
-class Settings(DriverSettings):
+class Settings(RolloutSettings):
     """The settings of one host. Flat, because pyinfra looks keys up whole and never merges."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
@@ -45,6 +45,7 @@ class Settings(DriverSettings):
         "engine_version": "The engine: which Ollama",
         "ollama_models": "Ollama's own variables, by their names in lower case",
         "driver_branch": "The NVIDIA driver",
+        "rollout_canary": "The rollout: who goes first, when it stops, who is left alone",
         "model": "The model and its size",
         "registry_url": "Where models come from",
         "smoke_prompt": "The proof",
@@ -171,6 +172,8 @@ def read_all(hosts: Mapping[str, Mapping[str, object]]) -> dict[str, Settings]:
                 faults.setdefault(line, []).append(host)
     if faults:
         raise SettingsError([f"{merged(names)}: {line}" for line, names in faults.items()])
+    if lines := disagreements(found):
+        raise SettingsError(lines)
     return found
 
 
