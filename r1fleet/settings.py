@@ -1,7 +1,8 @@
 """Every setting of a host, with its default and meaning. `python -m r1fleet.settings` prints them
 as group_data/all.py."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from difflib import get_close_matches
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import (
@@ -175,6 +176,16 @@ def read_all(hosts: Mapping[str, Mapping[str, object]]) -> dict[str, Settings]:
     if lines := disagreements(found):
         raise SettingsError(lines)
     return found
+
+
+def check_canaries(settings: Mapping[str, Settings], inventory: Collection[str]) -> None:
+    """Raises SettingsError when rollout_canary names a host that the inventory does not have."""
+    named = next((one.rollout_canary for one in settings.values()), 0)
+    unknown = [] if isinstance(named, int) else [name for name in named if name not in inventory]
+    if unknown:
+        near = get_close_matches(unknown[0], inventory, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else "name hosts of the inventory"
+        raise SettingsError([f"rollout_canary: names no host {unknown[0]!r}; {hint}"])
 
 
 def _parse(data: Mapping[str, object]) -> Settings:

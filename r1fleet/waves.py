@@ -67,10 +67,10 @@ class Plan:
         """How many groups go one after the other; the first wave goes with those at once."""
         return max(1, len(self.waves))
 
-    def goes_in(self, host: str, step: int) -> bool:
-        """Whether a host's turn is this step, counted from 0."""
-        number = self.wave_of(host)
-        return number is not None and max(number, 1) == step + 1
+    def group(self, step: int) -> frozenset[str]:
+        """The hosts of a step, counted from 0."""
+        wave = self.waves[step].hosts if step < len(self.waves) else ()
+        return frozenset((*wave, *(self.at_once if step == 0 else ())))
 
 
 def plan(members: Sequence[Member], canary: int | Collection[str], batch: int | str) -> Plan:
