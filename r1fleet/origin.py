@@ -5,12 +5,14 @@ import os
 import secrets
 import socket
 import subprocess
+import threading
 from dataclasses import dataclass
 from functools import cache
 
 from r1fleet.driver.reboot import own_boot_id
 
 GIT_LIMIT_S = 10
+_lock = threading.Lock()  # git is waited for, and meanwhile other hosts ask
 
 
 @dataclass(frozen=True)
@@ -25,9 +27,14 @@ class Origin:
     boot_id: str
 
 
-@cache
 def origin() -> Origin:
-    """Of this process; found out once."""
+    """Of this process; found out once, however many hosts ask for it at the same time."""
+    with _lock:
+        return _origin()
+
+
+@cache
+def _origin() -> Origin:
     commit = _git("rev-parse", "--short=12", "HEAD")
     return Origin(
         run=secrets.token_hex(4),
