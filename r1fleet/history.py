@@ -95,6 +95,7 @@ class Watch:
     def __init__(self, member: "HostRun") -> None:
         self.member = member
         self.before = stand(member.probe) if member.probe else dict.fromkeys(_STAND)
+        outcome.of(member.host.name).settings = None  # a plan's, made from files as they were
         _watches[member.host.name] = self
 
     def over(self, command: FunctionCommand) -> FunctionCommand:
@@ -107,7 +108,8 @@ class Watch:
             ok = False
             try:
                 if taken := lease.lost(host.name):
-                    record_failure(host, f"lease: {taken}; ask there, then run again", "held")
+                    outcome.of(host.name).stage = "lease"
+                    record_failure(host, f"{taken}; ask there, then run again", "held")
                 else:
                     ok = function(state, host, *args, **kwargs) is not False
             finally:

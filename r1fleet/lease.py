@@ -15,7 +15,7 @@ from pyinfra.api import Host
 from r1fleet import paths
 from r1fleet.hostfacts import Probe, json_object
 from r1fleet.origin import Origin, origin
-from r1fleet.remote import Held, HostFailure, host_task, run, say, warn
+from r1fleet.remote import Held, HostFailure, host_task, run, warn
 from r1fleet.shell import assign
 
 SCHEMA = 1
@@ -139,10 +139,9 @@ def take(host: Host, stage: str, title: str, probe: Probe, steal: bool) -> None:
     me = origin()
     for _ in range(TRIES):
         lease = read(seen)
-        if lease and blocks(lease, clock, me):
-            if not steal:
-                raise Held(*refusal(lease))
-            warn(host, f"taken over: it was {lease}")
+        other = lease if blocks(lease, clock, me) else None
+        if other and not steal:
+            raise Held(*refusal(other))
         done = run(host, assign(_variables(me) | {"SEEN": seen}) + LOCKED + _TAKE)
         if not done.ok:
             raise HostFailure(title, done.reason, f"check the free space of {paths.STATE_DIR}")
@@ -150,6 +149,8 @@ def take(host: Host, stage: str, title: str, probe: Probe, steal: bool) -> None:
             mine = _Mine(done.stdout.removeprefix(TAKEN).strip())
             mine.keeper = gevent.spawn(_keep, host, mine)
             _mine[host.name] = mine
+            if other:
+                warn(host, f"taken over: it was {other}")
             return
         seen, _, clock = done.stdout.strip().rpartition("\n")
     raise HostFailure(title, "it changes hands again and again", "run again")
@@ -196,8 +197,7 @@ def _keep(host: Host, mine: _Mine) -> None:
             continue
         if done.ok and done.stdout.strip() != "renewed":
             other = read(done.stdout.strip())
-            mine.lost = f"it is now {other}" if other else "somebody removed it"
-            say(host, "lease", f"the lease is lost: {mine.lost}")
+            mine.lost = f"it is now {other}" if other else "somebody removed the lease"
 
 
 def _variables(me: Origin) -> dict[str, str]:

@@ -150,7 +150,7 @@ def _reason(found: Outcome, reached: bool, failed: bool) -> str | None:
         return found.failure
     if failed:
         return "see the lines above"
-    if found.refusal:
+    if found.refusal and not found.done:
         return found.refusal
     if found.sizing is not None and found.sizing.choice is None:
         return found.sizing.refusal

@@ -29,7 +29,8 @@ def clean(lab: Lab, served: Run) -> Iterator[None]:
     for host in HOSTS:
         lab.on(host, remove)
     yield
-    run = lab.deploy("--data", "steal=yes")
+    limits = [word for host in HOSTS for word in ("--limit", host)]
+    run = lab.deploy(*limits, "--data", "steal=yes")
     assert run.code == 0, run.output
     for host in HOSTS:
         lab.on(host, remove)
@@ -132,7 +133,7 @@ def test_a_host_is_taken_over_only_when_that_is_asked_for(lab: Lab, clean: None)
     lease = {"schema": 1, "run": "cccccccc", "who": "eve@far", "since": "2026-01-01T00:00:00+00:00"}
     lease["until"] = "2999-01-01T00:00:00+00:00"
     lab.on("t4", f"printf '%s\\n' '{json.dumps(lease)}' >{LEASE}")
-    run = lab.deploy("--data", "smoke_expect=READ", dry=True)
+    run = lab.deploy("--limit", "t4", "--data", "smoke_expect=READ", dry=True)
     assert run.row("t4")["verdict"] == "held"
     run = lab.deploy("--limit", "t4", "--data", "smoke_expect=READ")
     assert (run.code, run.verdicts()) == (1, {"t4": "held"})
