@@ -1,11 +1,18 @@
 """The main job: pyinfra inventories/lab.py deploy.py -y
 
 Every host goes from whatever it is to serving the DeepSeek-R1 that fits it, and proves it.
+A change goes through the fleet in waves (docs/rollout.md).
 The stages and their order: r1fleet/rollout.py.
 """
 
-from r1fleet import fleet, rollout
+from pyinfra import host
+
+from r1fleet import fleet, gate, rollout
 
 run = fleet.observe()
 
-rollout.converge(name=f"Converge {run.settings.model}", run=run)
+for step in host.loop(gate.steps()):
+    gate.gate(name=f"Gate: {step}", run=run, step=step)
+    if host.name in step.hosts:
+        name = f"Converge {run.settings.model}: {step}"
+        rollout.converge(name=name, run=run, _if=step.open_to(run))

@@ -42,6 +42,15 @@ driver_rollback = False  # back to the driver before the last
 driver_repository_url = "https://developer.download.nvidia.com/compute/cuda/repos"  # or a mirror
 driver_keyring_sha256 = None  # of the keyring package; None: whatever the URL serves
 
+# The rollout: who goes first, when it stops, who is left alone
+rollout_canary = 1  # hosts of each GPU model that go first, or their names; 0: none
+rollout_batch = "25%"  # hosts of each wave after that: a number or a share
+rollout_max_failed = 0  # more hosts that failed in their wave stop the rollout
+rollout_max_unreachable = 0  # as that, for hosts that were lost in their wave
+rollout_pause_s = 0  # wait between two waves, in seconds
+maintenance = {}  # left alone: {"until": "2026-12-01T06:00", "reason": "new PSU"}
+steal = False  # take hosts over that another operator holds
+
 # The model and its size
 model = "deepseek-r1"  # name in the registry
 tag = None  # a forced tag such as 14b; None: the best that fits

@@ -2,15 +2,17 @@
 
 from dataclasses import replace
 
-from r1fleet import catalog, sticky
+from r1fleet import catalog, paths, sticky
 from r1fleet.engine.wanted import ARCHIVE_ARCH
 from r1fleet.hardware import hardware
 from r1fleet.hostfacts import Probe
+from r1fleet.lease import schema as held
 from r1fleet.model.manifest import ModelWanted
 from r1fleet.settings import Settings
 from r1fleet.sizing import Choice, Sizing, choose, policy
 from r1fleet.sticky import Decision
 from r1fleet.verify.extras import ExtraWanted
+from r1fleet.verify.fingerprint import SCHEMA
 from r1fleet.verify.judge import SmokeWanted
 
 # The formula was never further than this, or 1 %, below llama.cpp's own figure (bench/sizing.py).
@@ -32,6 +34,10 @@ def refusals(settings: Settings, probe: Probe) -> list[tuple[str, str, str]]:
         )
     if "systemd-run" not in probe.tools:
         found.append(("host", "it does not run systemd", "use a distribution with systemd"))
+    for name, schema in (("state.json", probe.state.get("schema")), ("lease.json", held(probe))):
+        if isinstance(schema, int) and schema > SCHEMA:
+            why = f"{paths.STATE_DIR}/{name} has schema {schema}, this r1fleet knows {SCHEMA}"
+            found.append(("host", why, "update r1fleet"))
     if probe.models.kind not in (None, "directory"):
         found.append(
             (

@@ -7,7 +7,9 @@ does the work for all, the others wait for it.
 import os
 import signal
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 import gevent
@@ -17,10 +19,10 @@ from pyinfra.api import Host, State
 from pyinfra.api.exceptions import PyinfraError
 from pyinfra.api.facts import get_fact
 
-from r1fleet import outcome, report
+from r1fleet import history, outcome, report
 from r1fleet.hostfacts import Probe
 from r1fleet.probe import HostProbe, ProbeError
-from r1fleet.settings import Settings, SettingsError, read_all
+from r1fleet.settings import Settings, SettingsError, check_canaries, read_all
 
 EXIT_SETTINGS = 2
 PROBE_LIMIT_S = 180  # two calls of nvidia-smi may take a minute each
@@ -91,23 +93,33 @@ def observe() -> HostRun:
     return _fleet.runs[host.name]
 
 
+def everyone() -> Mapping[str, HostRun]:
+    """All hosts of the run, as observed."""
+    return _fleet.runs
+
+
 def _begin(whole: State) -> None:
     hosts = [member for member in whole.inventory if whole.is_host_in_limit(member)]
     data = {member.name: member.data.dict() for member in hosts}  # type: ignore[no-untyped-call]
     try:
         settings = read_all(data)
+        check_canaries(settings, [member.name for member in whole.inventory])
     except SettingsError as error:
         _stop(error.lines)
     signal.signal(signal.SIGINT, _interrupted)
     _fleet.runs = {member.name: HostRun(member, settings[member.name]) for member in hosts}
     report.at_exit(whole, settings)
+    now = datetime.now(UTC)
     for name, member_settings in settings.items():
+        outcome.of(name).maintenance = member_settings.in_maintenance(now)
+        if over := member_settings.maintenance_is_over(now):
+            outcome.of(name).warnings.append(over)
         if member_settings.listens_beyond_loopback:
             outcome.of(name).warnings.append(
                 f"Ollama listens on {member_settings.ollama_host} and asks nobody for a password"
             )
     active = [_fleet.runs[member.name] for member in whole.inventory.get_active_hosts()]
-    looks = [gevent.spawn(run.look) for run in active]
+    looks = [gevent.spawn(run.look) for run in active if not outcome.of(run.host.name).maintenance]
     gevent.sleep(0)  # sends them off
     import r1fleet.report_table  # noqa: F401, PLC0415  slow to import, and the hosts are at work
 
@@ -126,7 +138,14 @@ def _stop(lines: list[str]) -> Any:
 
 
 def _interrupted(*_: object) -> None:
-    """Ctrl-C: say what goes on without us, and leave with 130 (pyinfra itself would say 0)."""
+    """Ctrl-C: leave with 130 (pyinfra itself would say 0); a second one leaves at once."""
+    signal.signal(signal.SIGINT, lambda *_: os._exit(EXIT_INTERRUPTED))
+    gevent.spawn(_leave)  # a handler may not wait, and giving leases back takes a moment
+
+
+def _leave() -> None:
+    """Give the hosts back and say what goes on without us."""
+    history.interrupted()
     report.show(interrupted=True)
     logger.error("interrupted; what has begun on a host goes on there, the next run follows it")
     sys.stdout.flush()

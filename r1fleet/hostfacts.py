@@ -226,6 +226,7 @@ class Probe:
     state: dict[str, Any]  # state.json as recorded by former runs
     amd: Amd = Amd()
     system: System = System()
+    lease: tuple[str, ...] = ()  # the line of lease.json and the host's clock, if there is one
 
     @property
     def nvidia_gpus(self) -> tuple[PciDevice, ...]:

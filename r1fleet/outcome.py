@@ -1,9 +1,13 @@
 """What a run has learned and done, host by host: the report is made of this at the end."""
 
 from dataclasses import dataclass, field
+from typing import Literal
 
 from r1fleet.hostfacts import Probe
 from r1fleet.sizing import Sizing
+from r1fleet.waves import Ending, Plan
+
+Failed = Literal["failed", "lost", "held"]
 
 
 @dataclass(frozen=True)
@@ -34,14 +38,33 @@ class Outcome:
     warnings: list[str] = field(default_factory=list)
     smoke: Smoke | None = None
     failure: str | None = None
+    failed_as: Failed = "failed"
+    maintenance: str | None = None  # why it is left alone, whatever it is
+    held: str | None = None  # by whom, seen before anything was done
+    untouched: str | None = None  # why the rollout never reached it
+    settings: str | None = None  # the stamp of what the settings make of it, when it is known
     done: bool = False  # every stage passed
     stage: str = ""  # where it is now, for "interrupted in ..."
+
+    @property
+    def ending(self) -> Ending:
+        """How its wave ended for it."""
+        return "verified" if self.done else self.failed_as
 
     def note(self, warnings: list[str]) -> None:
         """Keep warnings, each once: a host is planned more than once in a run."""
         self.warnings += [line for line in warnings if line not in self.warnings]
 
 
+@dataclass
+class Rollout:
+    """The waves of this run, and why they stopped, if they did."""
+
+    plan: Plan | None = None
+    stopped: str | None = None
+
+
+rollout = Rollout()
 _outcomes: dict[str, Outcome] = {}
 
 

@@ -5,6 +5,8 @@ LIB = "/usr/local/lib/r1fleet"  # the scripts that units run
 ETC = "/etc/r1fleet"
 STATE_DIR = "/var/lib/r1fleet"
 STATE_FILE = f"{STATE_DIR}/state.json"
+LEASE_FILE = f"{STATE_DIR}/lease.json"
+HISTORY_FILE = f"{STATE_DIR}/history.jsonl"
 DRIVER_RECORD = f"{STATE_DIR}/driver.json"
 PULL_DIR = f"{STATE_DIR}/pull"
 

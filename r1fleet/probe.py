@@ -112,12 +112,14 @@ def _read(sections: dict[str, list[str]]) -> Probe:
         state=json_object("\n".join(sections["state"])),
         amd=_amd(sections["amd"]),
         system=look.system(sections),
+        lease=tuple(sections["lease"][:2]),
     )
 
 
 SECTIONS = (
     *("os", "machine", "login", "memory", "pci", "amd", "module", "gpus", "compute"),
-    *("packages", "tools", "user", "units", "engine", "files", "models", "api", "state", "end"),
+    *("packages", "tools", "user", "units", "engine", "files", "models", "api", "state"),
+    *("lease", "end"),
 )
 
 

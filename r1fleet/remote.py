@@ -23,8 +23,22 @@ P = ParamSpec("P")
 class HostFailure(Exception):
     """One host cannot go on. Raise it inside a `host_task`, nowhere else."""
 
+    kind: outcome.Failed = "failed"
+
     def __init__(self, what: str, why: str, fix: str) -> None:
         super().__init__(f"{what}: {why}; {fix}" if fix else f"{what}: {why}")
+
+
+class Lost(HostFailure):
+    """The connection to a host is gone."""
+
+    kind = "lost"
+
+
+class Held(HostFailure):
+    """Another operator holds the host."""
+
+    kind = "held"
 
 
 @dataclass(frozen=True)
@@ -66,7 +80,7 @@ def run(host: Host, script: str, *, stdin: str | None = None, timeout_s: int = 1
             "a remote command", f"no end after {timeout_s} s", "look at the host, then run again"
         ) from error
     except (OSError, EOFError, SSHException) as error:
-        raise HostFailure(
+        raise Lost(
             "connection lost", str(error) or type(error).__name__, "run again when it is back"
         ) from error
     return Result(ok, output.stdout, output.stderr)
@@ -79,7 +93,9 @@ def say(host: Host, stage: str, text: str) -> None:
 
 
 def warn(host: Host, text: str) -> None:
-    """A warning: shown now and again in the report."""
+    """A warning: shown now, once, and again in the report."""
+    if text in outcome.of(host.name).warnings:
+        return
     outcome.of(host.name).warnings.append(text)
     logger.warning(f"{host.print_prefix}warning: {text}")
 
@@ -102,7 +118,7 @@ def host_task(
         try:
             function(host, *args, **kwargs)
         except HostFailure as failure:
-            record_failure(host, str(failure))
+            record_failure(host, str(failure), failure.kind)
             return False
         return True
 
@@ -112,9 +128,10 @@ def host_task(
     return command
 
 
-def record_failure(host: Host, line: str) -> None:
+def record_failure(host: Host, line: str, kind: outcome.Failed = "failed") -> None:
     """Log a host's failure once and keep it for the report."""
     found = outcome.of(host.name)
+    found.failed_as = kind
     if found.stage:
         line = f"{found.stage}: {line}"
     found.failure = line

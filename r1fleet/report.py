@@ -45,11 +45,26 @@ def show(interrupted: bool = False) -> None:
         "interrupted": interrupted,
         "dry_run": not _executed(state),
         "counts": _counts(rows),
+        "rollout": _rollout(),
         "hosts": {row["host"]: row for row in rows},
     }
     for path in sorted({member.report for member in settings.values() if member.report}):
         _write(Path(path), data)
     _print(rows, dry=not _executed(state), settings=settings)
+
+
+def _rollout() -> dict[str, Any]:
+    """The waves, and why they stopped, if they did."""
+    found, plan = outcome.rollout, outcome.rollout.plan
+    waves = plan.waves if plan else ()
+    return {
+        "stopped": found.stopped or (plan.blocked if plan else None),
+        "at_once": list(plan.at_once) if plan else [],
+        "waves": [
+            {"wave": wave.number, "canary": wave.canary, "hosts": list(wave.hosts)}
+            for wave in waves
+        ],
+    }
 
 
 def rows_of(state: State, settings: Mapping[str, Settings]) -> list[dict[str, Any]]:
@@ -70,6 +85,7 @@ def row_of(
     choice = found.sizing.choice if found.sizing else None
     smoke = found.smoke  # of this run, or remembered and still standing
     model = choice.model if choice else None
+    apart = _left_alone(found, reached)
     return {
         "host": host,
         "gpus": _gpu_names(found),
@@ -88,9 +104,21 @@ def row_of(
         "changes": found.changes if executed else found.pending or [],
         "warnings": found.warnings,
         "notes": found.notes,
-        "verdict": _verdict(found, reached, failed, executed),
-        "reason": _reason(found, reached, failed),
+        "wave": outcome.rollout.plan.wave_of(host) if outcome.rollout.plan else None,
+        "verdict": apart[0] if apart else _verdict(found, reached, failed, executed),
+        "reason": apart[1] if apart else _reason(found, reached, failed),
     }
+
+
+def _left_alone(found: Outcome, reached: bool) -> tuple[str, str] | None:
+    """Verdict and reason of a host that this run had to leave alone."""
+    if found.maintenance:
+        return "maintenance", found.maintenance
+    if reached and found.untouched:
+        return "untouched", found.untouched
+    if found.failure and found.failed_as == "held":
+        return "held", found.failure
+    return ("held", found.held) if found.held else None
 
 
 def _verdict(found: Outcome, reached: bool, failed: bool, executed: bool) -> str:
@@ -122,7 +150,7 @@ def _reason(found: Outcome, reached: bool, failed: bool) -> str | None:
         return found.failure
     if failed:
         return "see the lines above"
-    if found.refusal:
+    if found.refusal and not found.done:
         return found.refusal
     if found.sizing is not None and found.sizing.choice is None:
         return found.sizing.refusal
@@ -162,4 +190,4 @@ def _print(rows: list[dict[str, Any]], *, dry: bool, settings: Mapping[str, Sett
     stream = sys.stderr if "--json" in sys.argv else sys.stdout
     from r1fleet.report_table import print_report  # noqa: PLC0415  rich is slow to import
 
-    print_report(rows, dry=dry, settings=settings, stream=stream)
+    print_report(rows, _rollout(), dry=dry, settings=settings, stream=stream)

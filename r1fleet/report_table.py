@@ -1,7 +1,7 @@
 """The report as a table on the terminal, and how to use what it shows."""
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, TextIO
 
 from rich.console import Console
@@ -17,7 +17,12 @@ GOOD = ("changed", "as wanted")
 
 
 def print_report(
-    rows: list[dict[str, Any]], *, dry: bool, settings: Mapping[str, Settings], stream: TextIO
+    rows: list[dict[str, Any]],
+    rollout: Mapping[str, Any],
+    *,
+    dry: bool,
+    settings: Mapping[str, Settings],
+    stream: TextIO,
 ) -> None:
     """Print one row per host, then the reasons, then how to use the fleet."""
     console = Console(file=stream, width=None if stream.isatty() else 160)
@@ -36,15 +41,31 @@ def print_report(
         for row in rows:
             for change in row["changes"]:
                 line(console, f"{row['host']}: would do: {escape(change)}")
+        for text in wave_lines(rollout):
+            line(console, escape(text))
         return
     for row in rows:
         for warning in row["warnings"]:
             line(console, f"[yellow]{row['host']}: warning:[/] {escape(warning)}")
         for note in row["notes"]:
             line(console, f"[cyan]{row['host']}: note:[/] {escape(note)}")
-        if row["reason"]:
+        if row["reason"] and row["verdict"] != "untouched":  # all of those for one reason
             line(console, f"[red]{row['host']}:[/] {escape(row['reason'])}")
+    if rollout["stopped"]:
+        line(console, f"[red]{escape(rollout['stopped'])}[/]")
     _usage(console, rows, settings)
+
+
+def wave_lines(rollout: Mapping[str, Any]) -> Iterator[str]:
+    """Who goes when; nothing where nobody waits for another."""
+    if len(rollout["waves"]) > 1:
+        if rollout["at_once"]:
+            yield f"at once: {', '.join(rollout['at_once'])}"
+        for wave in rollout["waves"]:
+            kind = " (canaries)" if wave["canary"] else ""
+            yield f"wave {wave['wave']}{kind}: {', '.join(wave['hosts'])}"
+    if rollout["stopped"]:
+        yield f"no wave would begin: {rollout['stopped']}"
 
 
 def _cells(row: dict[str, Any]) -> list[str]:

@@ -11,7 +11,7 @@ from typing import Any
 
 from pyinfra.api import FunctionCommand, operation
 
-from r1fleet import decide, outcome, paths, sticky
+from r1fleet import decide, history, lease, outcome, paths, sticky
 from r1fleet.driver import install as driver
 from r1fleet.driver.health import warnings as driver_warnings
 from r1fleet.driver.plan import DriverPlan
@@ -27,7 +27,13 @@ from r1fleet.remote import fail, is_refusal, refusal_text, shows, title, warn
 from r1fleet.sizing import Sizing, policy
 from r1fleet.verify import extras as beside
 from r1fleet.verify import smoke
-from r1fleet.verify.fingerprint import fingerprint, is_fresh, remembered, verified_entry
+from r1fleet.verify.fingerprint import (
+    fingerprint,
+    is_fresh,
+    remembered,
+    settings_stamp,
+    verified_entry,
+)
 from r1fleet.verify.fingerprint import state as new_state
 from r1fleet.verify.judge import SmokeWanted, check_loaded, needs_load
 
@@ -43,17 +49,33 @@ def converge(run: HostRun) -> Commands:
 
     + run: the host's settings and its probe, from `fleet.observe`
 
-    It yields no command when nothing differs and the last proof is fresh.
+    It yields no command when nothing differs and the last proof is fresh. Before its first one
+    it takes the lease of the host and looks again: others may have been there since.
     """
-    found = outcome.of(run.host.name)
-    if not (run.rehearsing or run.host.state.is_executing):
-        found.pending, found.refusal = preview(run)
+    holder = lease.holder(run.probe) if run.probe else None
+    if holder and not run.settings.steal:
+        yield lease.leave_alone(holder)
+    first = next(_plan(run), None)
+    if first and is_refusal(first):
+        yield first
+    if first:
+        assert run.probe
+        title = "takes the lease of the host"
+        yield lease.take("lease", title, run.probe, run.settings.steal)
+        run.look()
+        watch = history.Watch(run)
+        for command in _plan(run):
+            yield watch.over(command)
+        yield history.close()
+    outcome.of(run.host.name).done = True
+
+
+def _plan(run: HostRun) -> Commands:
+    """The stages; what cannot be planned fails this host alone."""
     try:
         yield from _stages(run)
-    except ValueError as error:  # of planning; raised on, it would end the run for every host
+    except ValueError as error:  # raised on, it would end the run for every host
         yield fail("plan", str(error), "see the settings of this host")
-    if not run.rehearsing:
-        found.done = True
 
 
 def _stages(run: HostRun) -> Commands:
@@ -102,7 +124,7 @@ def preview(run: HostRun) -> tuple[list[str], str | None]:
     From the probe alone: nothing is asked of the host.
     """
     steps: list[str] = []
-    for command in converge._inner(replace(run, rehearsing=True)):
+    for command in _plan(replace(run, rehearsing=True)):
         told = [f"    {line}" for line in shows(command)]
         if is_refusal(command):
             return [*steps, *told], refusal_text(command)
@@ -226,13 +248,16 @@ def _verify(
             warn(run.host, text)
     found = outcome.of(run.host.name)
     stamp = fingerprint(probe, proof, extras)
+    found.settings = settings_stamp(probe, proof, extras)
     verified = probe.state.get("verified")
     found.smoke = remembered(probe.state)
     if not is_fresh(probe.state, stamp, datetime.now(UTC), run.settings.verify_max_age_s):
         found.smoke = None
         yield from smoke.smoke._inner(proof)
         yield from beside.extras._inner(proof, extras)
-        verified = verified_entry(found.smoke, stamp) if found.smoke else None
+        verified = None
+        if found.smoke:
+            verified = verified_entry(found.smoke, stamp, proof.model, found.settings)
     models = {one.want.name: state_entry(one.installed) for one in pulls if one.installed}
     mount = (run.settings.ollama_models, probe.models.mount)
     record = sticky.record(sizing, policy(run.settings), tried)

@@ -1,7 +1,8 @@
 """Every setting of a host, with its default and meaning. `python -m r1fleet.settings` prints them
 as group_data/all.py."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from difflib import get_close_matches
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import (
@@ -16,8 +17,8 @@ from pydantic import (
 
 from r1fleet import settings_check as check
 from r1fleet.settings_check import Bad
-from r1fleet.settings_driver import DriverSettings
 from r1fleet.settings_engine import Context, Line, Natural
+from r1fleet.settings_rollout import RolloutSettings, disagreements
 from r1fleet.settings_text import belongs_to_pyinfra, error_lines, group_data, merged
 
 ServerUrl = Annotated[str, AfterValidator(check.server_url)]
@@ -35,7 +36,7 @@ class SettingsError(ValueError):
         self.lines = lines
 
 
-class Settings(DriverSettings):
+class Settings(RolloutSettings):
     """The settings of one host. Flat, because pyinfra looks keys up whole and never merges."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
@@ -45,6 +46,7 @@ class Settings(DriverSettings):
         "engine_version": "The engine: which Ollama",
         "ollama_models": "Ollama's own variables, by their names in lower case",
         "driver_branch": "The NVIDIA driver",
+        "rollout_canary": "The rollout: who goes first, when it stops, who is left alone",
         "model": "The model and its size",
         "registry_url": "Where models come from",
         "smoke_prompt": "The proof",
@@ -171,7 +173,19 @@ def read_all(hosts: Mapping[str, Mapping[str, object]]) -> dict[str, Settings]:
                 faults.setdefault(line, []).append(host)
     if faults:
         raise SettingsError([f"{merged(names)}: {line}" for line, names in faults.items()])
+    if lines := disagreements(found):
+        raise SettingsError(lines)
     return found
+
+
+def check_canaries(settings: Mapping[str, Settings], inventory: Collection[str]) -> None:
+    """Raises SettingsError when rollout_canary names a host that the inventory does not have."""
+    named = next((one.rollout_canary for one in settings.values()), 0)
+    unknown = [] if isinstance(named, int) else [name for name in named if name not in inventory]
+    if unknown:
+        near = get_close_matches(unknown[0], inventory, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else "name hosts of the inventory"
+        raise SettingsError([f"rollout_canary: names no host {unknown[0]!r}; {hint}"])
 
 
 def _parse(data: Mapping[str, object]) -> Settings:

@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from datetime import datetime
 from typing import Any
 
@@ -21,16 +21,31 @@ def fingerprint(probe: Probe, want: SmokeWanted, extras: tuple[ExtraWanted, ...]
 
     The boot and the service's start are in it because GPUs are looked for once per start.
     """
-    files = (paths.ENGINE_ENV, paths.ENGINE_UNIT)
     inputs = {
         "driver": probe.driver.loaded,
         "engine": probe.engine_current,
-        "files": {path: probe.files.get(path) for path in files},
+        "files": _files(probe),
         "boot_id": probe.boot_id,
         "invocation": probe.unit("ollama.service").invocation,
         "smoke": asdict(want),  # the digest, the prompt and the limits
         "extras": [asdict(extra) for extra in extras],
     }
+    return _sha256(inputs)
+
+
+def settings_stamp(probe: Probe, want: SmokeWanted, extras: tuple[ExtraWanted, ...] = ()) -> str:
+    """What the settings alone make of a host, as 12 hex digits: a reboot, a newer driver or
+    another digest of the same tag leave it as it is."""
+    asked = [asdict(want), *(asdict(extra) for extra in extras)]
+    plain = [{key: value for key, value in one.items() if key != "digest"} for one in asked]
+    return _sha256({"files": _files(probe), "asked": plain})[:12]
+
+
+def _files(probe: Probe) -> dict[str, str | None]:
+    return {path: probe.files.get(path) for path in (paths.ENGINE_ENV, paths.ENGINE_UNIT)}
+
+
+def _sha256(inputs: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()
 
 
@@ -46,10 +61,12 @@ def is_fresh(state: Mapping[str, Any], fingerprint: str, now: datetime, max_age_
     return 0 <= age_s <= max_age_s
 
 
-def verified_entry(smoke: Smoke, fingerprint: str) -> dict[str, Any]:
-    """What state.json records under "verified"."""
+def verified_entry(smoke: Smoke, fingerprint: str, model: str, settings: str) -> dict[str, Any]:
+    """What state.json records under "verified"; `settings` is their stamp."""
     return {
         "fingerprint": fingerprint,
+        "model": model,
+        "settings": settings,
         "at": smoke.at,
         "answer": smoke.answer,
         "thinking": smoke.thinking,
@@ -67,8 +84,8 @@ def remembered(state: Mapping[str, Any]) -> Smoke | None:
     if not isinstance(verified, dict):
         return None
     try:
-        return Smoke(**{key: value for key, value in verified.items() if key != "fingerprint"})
-    except TypeError:
+        return Smoke(**{field.name: verified[field.name] for field in fields(Smoke)})
+    except KeyError:
         return None
 
 

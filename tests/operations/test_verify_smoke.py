@@ -202,7 +202,7 @@ def test_state_is_written_once(host: FakeHost, engine: Engine) -> None:
     assert host.play(smoke.smoke._inner(wanted(engine)))
     figures = outcome.of(host.name).smoke
     assert figures
-    record = state({"tag": "14b"}, {}, verified_entry(figures, "stamp"), ("/m", "/"))
+    record = state({"tag": "14b"}, {}, verified_entry(figures, "stamp", "r1:14b", "s"), ("/m", "/"))
     assert host.play(smoke.write_state._inner(record, {}))
     written = host.at("/var/lib/r1fleet/state.json")
     found = json.loads(written.read_text())

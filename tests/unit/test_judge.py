@@ -248,7 +248,9 @@ def test_a_proof_falls_with_its_digest_prompt_and_limits() -> None:
 def test_a_proof_is_remembered_for_its_time() -> None:
     smoke = verdict().smoke
     assert smoke
-    record = json.loads(json.dumps(state({}, {}, verified_entry(smoke, "stamp"), ("/m", "/"))))
+    record = json.loads(
+        json.dumps(state({}, {}, verified_entry(smoke, "stamp", "r1:14b", "s"), ("/m", "/")))
+    )
     now = datetime.fromisoformat(AT).astimezone(UTC)
     assert is_fresh(record, "stamp", now + timedelta(seconds=59), 60)
     assert not is_fresh(record, "stamp", now + timedelta(seconds=61), 60)

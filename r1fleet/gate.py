@@ -1,0 +1,144 @@
+"""The waves of a run, and the gate before each: it opens when the last wave was proven."""
+
+import hashlib
+import json
+import time
+from collections.abc import Callable, Generator, Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+from pyinfra.api import FunctionCommand, operation
+
+from r1fleet import fleet, lease, outcome, rollout, waves
+from r1fleet.fleet import HostRun
+from r1fleet.hardware import hardware
+from r1fleet.outcome import Outcome
+from r1fleet.remote import fail
+from r1fleet.settings import Settings
+from r1fleet.waves import Member
+
+# Settings that say nothing of what a host should be.
+_NO_TARGET = {"maintenance", "steal", "report", "verify_max_age_s", "pull_rate_limit"}
+
+
+@dataclass(frozen=True)
+class Step:
+    """One turn of the loop in deploy.py: a wave, with the first also those that wait for none."""
+
+    number: int
+
+    def __str__(self) -> str:
+        plan = outcome.rollout.plan or waves.Plan()
+        return str(plan.waves[self.number]) if len(plan.waves) > 1 else "all at once"
+
+    @property
+    def hosts(self) -> frozenset[str]:
+        """The hosts whose turn it is."""
+        return (outcome.rollout.plan or waves.Plan()).group(self.number)
+
+    def open_to(self, run: HostRun) -> Callable[[], bool]:
+        """For `_if`: whether the rollout still goes on, which hosts outside of it need not ask."""
+
+        def is_open() -> bool:
+            found = outcome.rollout
+            waits = found.plan is None or run.host.name not in found.plan.at_once
+            return not (found.stopped and waits)
+
+        return is_open
+
+
+def steps() -> Iterator[Step]:
+    """The turns of this run, planned once, from all hosts as they were observed."""
+    if outcome.rollout.plan is None:
+        runs = fleet.everyone()
+        settings = next(iter(runs.values())).settings
+        members = [_member(run) for run in runs.values()]
+        outcome.rollout.plan = waves.plan(members, settings.rollout_canary, settings.rollout_batch)
+    return map(Step, range(outcome.rollout.plan.steps))
+
+
+@operation()
+def gate(run: HostRun, step: Step) -> Generator[FunctionCommand, None, None]:
+    """Let the next wave begin, or stop the rollout and say why.
+
+    + run: the host's part of the run
+    + step: the turn that would begin
+
+    It yields nothing while the rollout goes on. When it stops, the first host that would have
+    been next says so, and fails, so that the exit code is 1 in every case.
+    """
+    plan = outcome.rollout.plan
+    if not (run.host.state.is_executing and plan and plan.waves and not outcome.rollout.stopped):
+        return
+    if run.host.name != plan.waves[step.number].hosts[0]:
+        return
+    limits = run.settings
+    before, after = plan.waves[: step.number], plan.waves[step.number :]
+    reason = plan.blocked or waves.stop_reason(
+        before,
+        {host: outcome.of(host).ending for wave in before for host in wave.hosts},
+        max_failed=limits.rollout_max_failed,
+        max_unreachable=limits.rollout_max_unreachable,
+    )
+    if reason is None:
+        if before:
+            time.sleep(limits.rollout_pause_s)
+        return
+    hosts = [host for wave in after for host in wave.hosts]
+    place = f"stopped after {before[-1]}" if before else "not begun"
+    outcome.rollout.stopped = f"the rollout was {place}: {reason}"
+    for host in hosts:
+        outcome.of(host).untouched = outcome.rollout.stopped
+    yield fail(
+        f"the rollout was {place}",
+        reason,
+        f"untouched: {', '.join(hosts)}; mend it, then run again to go on",
+    )
+
+
+def _member(run: HostRun) -> Member:
+    """A host as the planner sees it; what a run would do there is found out on the way."""
+    name, probe, found = run.host.name, run.probe, outcome.of(run.host.name)
+    if found.maintenance or run.host not in run.host.state.activated_hosts:
+        return Member(name, frozenset(), 0, "away", serves=False, target="")
+    if probe is None:
+        return Member(name, frozenset(), 0, "other", serves=False, target="")
+    gpus = hardware(probe).gpus
+    held = lease.holder(probe) if not run.settings.steal else None
+    if held:
+        found.held = str(held)
+    else:
+        found.pending, found.refusal = rollout.preview(run)
+    return Member(
+        name,
+        frozenset(gpu.name for gpu in gpus),
+        sum(gpu.vram_mib for gpu in gpus),
+        "other" if held else _stand(found, run),
+        serves=bool(probe.loaded or probe.state.get("verified")),
+        target=_target(run.settings),
+    )
+
+
+def _stand(found: Outcome, run: HostRun) -> Literal["as wanted", "pending", "other"]:
+    if not found.pending:
+        return "other" if found.refusal else "as wanted"
+    return "other" if _only_proof(found, run) else "pending"
+
+
+def _only_proof(found: Outcome, run: HostRun) -> bool:
+    """Whether nothing is to be done but to prove again what was proven with the same settings."""
+    verified = run.probe.state.get("verified") if run.probe else None
+    recorded = verified.get("settings") if isinstance(verified, dict) else None
+    steps = [step for step in found.pending or () if not step.startswith(" ")]
+    same = recorded is not None and recorded == found.settings
+    return same and all(step.startswith("verify:") for step in steps)
+
+
+def _target(settings: Settings) -> str:
+    """Equal for hosts whose settings want the same."""
+    wanted = {
+        key: value
+        for key, value in settings.model_dump().items()
+        if key not in _NO_TARGET and not key.startswith("rollout_")
+    }
+    return hashlib.sha256(json.dumps(wanted, sort_keys=True).encode()).hexdigest()
