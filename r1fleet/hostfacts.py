@@ -226,6 +226,7 @@ class Probe:
     state: dict[str, Any]  # state.json as recorded by former runs
     amd: Amd = Amd()
     system: System = System()
+    served: frozenset[str] = frozenset()  # what is kept for a way back (rollback/served.py)
 
     @property
     def nvidia_gpus(self) -> tuple[PciDevice, ...]:

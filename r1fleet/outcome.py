@@ -1,6 +1,7 @@
 """What a run has learned and done, host by host: the report is made of this at the end."""
 
 from dataclasses import dataclass, field
+from typing import Any
 
 from r1fleet.hostfacts import Probe
 from r1fleet.sizing import Sizing
@@ -34,6 +35,10 @@ class Outcome:
     warnings: list[str] = field(default_factory=list)
     smoke: Smoke | None = None
     failure: str | None = None
+    caught: str | None = None  # a failure that is handed to the way back (rollback/guard.py)
+    rolled_back: bool = False  # it serves again what it served before, and has proven it
+    brought: list[dict[str, Any]] = field(default_factory=list)  # models that this run fetched
+    golden: list[dict[str, Any]] = field(default_factory=list)  # rows of golden.compared
     done: bool = False  # every stage passed
     stage: str = ""  # where it is now, for "interrupted in ..."
 

@@ -7,6 +7,7 @@ STATE_DIR = "/var/lib/r1fleet"
 STATE_FILE = f"{STATE_DIR}/state.json"
 DRIVER_RECORD = f"{STATE_DIR}/driver.json"
 PULL_DIR = f"{STATE_DIR}/pull"
+SERVED_DIR = f"{STATE_DIR}/served"  # what was proven last and before, root's alone
 
 ENGINE_ENV = f"{ETC}/ollama.env"
 ENGINE_UNIT = "/etc/systemd/system/ollama.service"

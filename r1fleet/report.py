@@ -88,6 +88,7 @@ def row_of(
         "changes": found.changes if executed else found.pending or [],
         "warnings": found.warnings,
         "notes": found.notes,
+        "golden": found.golden,
         "verdict": _verdict(found, reached, failed, executed),
         "reason": _reason(found, reached, failed),
     }
@@ -96,8 +97,8 @@ def row_of(
 def _verdict(found: Outcome, reached: bool, failed: bool, executed: bool) -> str:
     if not reached:
         return "unreachable"
-    if found.failure or failed:
-        return "failed"
+    if found.rolled_back or found.failure or failed:
+        return "rolled back" if found.rolled_back else "failed"
     if found.sizing is not None and found.sizing.choice is None:
         return "refused"
     if not executed:

@@ -12,7 +12,7 @@ from r1fleet.plan_data import host_rows
 from r1fleet.plan_text import line, print_plan
 from r1fleet.settings import Settings
 
-STYLES = {"failed": "bold red", "unreachable": "bold red", "refused": "bold red"}
+STYLES = dict.fromkeys(("failed", "unreachable", "refused", "rolled back"), "bold red")
 GOOD = ("changed", "as wanted")
 
 
@@ -37,6 +37,7 @@ def print_report(
             for change in row["changes"]:
                 line(console, f"{row['host']}: would do: {escape(change)}")
         return
+    print_golden(console, rows)
     for row in rows:
         for warning in row["warnings"]:
             line(console, f"[yellow]{row['host']}: warning:[/] {escape(warning)}")
@@ -45,6 +46,27 @@ def print_report(
         if row["reason"]:
             line(console, f"[red]{row['host']}:[/] {escape(row['reason'])}")
     _usage(console, rows, settings)
+
+
+def print_golden(console: Console, rows: list[dict[str, Any]]) -> None:
+    """The team's prompts, the former model beside the new one; nothing where none was played."""
+    table = Table(title="Golden prompts: former | new", title_justify="left")
+    for column in ("host", "prompt", "verdict", "holds", "thinking, chars", "tokens/s", "why not"):
+        table.add_column(column)
+    for row in rows:
+        for played in row["golden"]:
+            sides = [played[side] or {} for side in ("old", "new")]
+            told = [
+                ["-" if not side else "yes" if side["failed"] is None else "no" for side in sides],
+                [str(side.get("thinking_chars", "-")) for side in sides],
+                [str(side.get("tokens_per_s", "-")) for side in sides],
+            ]
+            why = next((side["failed"] for side in reversed(sides) if side.get("failed")), "")
+            cells = [" | ".join(pair) for pair in told]
+            names = (row["host"], escape(played["prompt"]), played["verdict"])
+            table.add_row(*names, *cells, escape(why))
+    if table.row_count:
+        console.print(table)
 
 
 def _cells(row: dict[str, Any]) -> list[str]:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 
 from pyinfra.api import FunctionCommand, Host, operation
 
+from r1fleet import outcome
 from r1fleet.hostfacts import ModelStore, Probe
 from r1fleet.model import manifest as manifests
 from r1fleet.model import unit
@@ -137,6 +138,8 @@ def follow(host: Host, stage: str, title: str, pull: Pull) -> None:
         raise HostFailure(f"fetching {name}", why, "run again")
     pull.installed = pull.coming
     changed(host, f"model {name} {_short(status.digest)}")
+    entry = manifests.state_entry(pull.coming)
+    outcome.of(host.name).brought.append({**entry, "name": name, "brought": True})
     say(host, stage, f"{name} is there, {human(pull.coming.size_bytes)}")
 
 
