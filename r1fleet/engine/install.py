@@ -49,6 +49,9 @@ i=0
 until curl -fsS --noproxy "*" -m 5 -o /dev/null "$URL/api/version" 2>/dev/null; do
   i=$((i + 1))
   [ $i -lt 60 ] || { echo "no answer at $URL after 60 s" >&2; exit 1; }
+  tries=$(systemctl show -p NRestarts --value ollama.service)
+  [ "${tries:-0}" -lt 4 ] || { echo "it ended $tries times as soon as it was started:" \
+    "$(journalctl -n 1 --no-pager -o cat --since -1min -t ollama)" >&2; exit 1; }
   sleep 1
 done
 rm -f "$MARK"

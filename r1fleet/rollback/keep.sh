@@ -8,8 +8,10 @@ new=$R1_HOME/.new
 rm -rf "$new"
 mkdir -p "$new/root" "$new/models" || why "cannot make $new"
 mv "$R1_META" "$new/meta.json" || exit 1
-cp -p --parents -t "$new/root" $R1_FILES || exit 1
-cd "$R1_MODELS" && cp --parents -t "$new/models" $R1_PARTS || exit 1
+tar -C / -cf - $(printf ' .%s' $R1_FILES) | tar -C "$new/root" -xpf - || exit 1
+tar -C "$R1_MODELS" -cf - $R1_PARTS | tar -C "$new/models" -xf - || exit 1
+for file in $R1_FILES; do [ -f "$new/root$file" ] || why "$file is not there"; done
+for file in $R1_PARTS; do [ -f "$new/models/$file" ] || why "$R1_MODELS/$file is not there"; done
 sync -f "$new"
 rm -rf "${R1_HOME:?}/$R1_NAME"
 mv -T "$new" "$R1_HOME/$R1_NAME" || exit 1
