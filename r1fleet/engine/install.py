@@ -43,15 +43,18 @@ apt-get -qq -o DPkg::Lock::Timeout=600 -o Dpkg::Use-Pty=0 install -y --no-instal
 _RESTART = """
 systemctl daemon-reload
 systemctl enable -q ollama.service
-systemctl "$VERB" ollama.service || {
-  journalctl -n 1 --no-pager -o cat --since -3min -t wait-for-gpus -t ollama >&2; exit 1; }
+last_words() { # of this very start: those of the one before may still be on their way
+  journalctl --sync
+  journalctl -n 1 --no-pager -o cat \
+    "_SYSTEMD_INVOCATION_ID=$(systemctl show -p InvocationID --value ollama.service)"
+}
+systemctl "$VERB" ollama.service || { last_words >&2; exit 1; }
 i=0
 until curl -fsS --noproxy "*" -m 5 -o /dev/null "$URL/api/version" 2>/dev/null; do
   i=$((i + 1))
   [ $i -lt 60 ] || { echo "no answer at $URL after 60 s" >&2; exit 1; }
   tries=$(systemctl show -p NRestarts --value ollama.service)
-  [ "${tries:-0}" -lt 4 ] || { echo "it ended $tries times as soon as it was started:" \
-    "$(journalctl -n 1 --no-pager -o cat --since -1min -t ollama)" >&2; exit 1; }
+  [ "${tries:-0}" -lt 4 ] || { echo "it ended $tries times: $(last_words)" >&2; exit 1; }
   sleep 1
 done
 rm -f "$MARK"

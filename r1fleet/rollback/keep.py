@@ -22,15 +22,19 @@ META = f"{paths.SERVED_DIR}/meta"
 def keep(what: Served, probe: Probe) -> Commands:
     """Copy files and manifests into a folder of the host, by one rename, unless it is there.
 
+    One that is there from an earlier time is dated anew: the last one before it is the former.
+
     + what: as proven by this run or by the one that state.json remembers
     + probe: the host as it is
     """
-    if served.find(probe.served, what.id):
+    kept = served.find(probe.served, what.id)
+    if kept and (kept == max(probe.served) or probe.state.get("served") == what.id):
         return
     content = served.to_json(what)
     values = {
         "R1_HOME": paths.SERVED_DIR,
         "R1_NAME": served.name_of(what, datetime.now(UTC)),
+        "R1_FORMER": kept or "",
         "R1_META": f"{META}.new",
         "R1_FILES": " ".join(what.files),
         "R1_MODELS": what.models_dir,

@@ -72,10 +72,12 @@ def restore(host_run: HostRun, back: Restoration) -> Commands:
         if limit_s and host_run.probe and host_run.probe.loaded:
             yield drain.wait("rollback", "waits for running requests", limit_s)
         yield engine.restart("rollback", "restarts Ollama", proof.base_url, "Ollama restarted")
+    # A restart of the engine has begun a load already, which is joined.
+    verb = "start" if back.done == "restart" else "restart"
     yield step(
         "rollback",
         f"loads {proof.model}",
-        "systemctl daemon-reload; systemctl restart r1fleet-preload.service || { journalctl -n 1"
+        f"systemctl daemon-reload; systemctl {verb} r1fleet-preload.service || {{ journalctl -n 1"
         " --no-pager -o cat --since -1h -t preload -t curl >&2; exit 1; }\n"
         f"rm -f {paths.RESTART_MARK}",
         "journalctl -u ollama -u r1fleet-preload on the host tells more",
