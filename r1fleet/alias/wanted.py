@@ -173,7 +173,8 @@ def _installed(state: Mapping[str, Any]) -> dict[str, str]:
     """Digest -> weights of the models that state.json records, the former ones too."""
     models = state.get("models")
     former = state.get("former")
-    rows = [*(models.values() if isinstance(models, dict) else ()), *(former or ())]
+    rows = [*models.values()] if isinstance(models, dict) else []
+    rows += former if isinstance(former, list) else []
     found = {}
     for row in rows:
         try:
