@@ -103,7 +103,7 @@ def _usage(console: Console, rows: list[dict[str, Any]], settings: Mapping[str, 
     if row is None:
         return
     member = settings[row["host"]]
-    name, url = f"{member.model}:{row['tag']}", member.base_url
+    name, url = member.alias or f"{member.model}:{row['tag']}", member.base_url
     console.print(
         f"\nUse it on {row['host']} (it listens on {member.ollama_host}):\n"
         f'  curl {url}/api/chat -d \'{{"model": "{name}", "stream": false,'

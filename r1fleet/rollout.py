@@ -159,6 +159,7 @@ def _early_pull(run: HostRun, probe: Probe) -> Commands:
     if choice and certain and choice.placement == "gpu" and not run.rehearsing:
         yield from engine.prepare._inner(probe, run.settings.ollama_models)
         delivery = pull.Pull(decide.model_wanted(run.settings, choice))
+        yield from tags.keep_side._inner(delivery.want, probe)
         yield from pull.start._inner(delivery, probe)
 
 

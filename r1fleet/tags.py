@@ -11,6 +11,7 @@ from pyinfra.api import FunctionCommand, operation
 from r1fleet.hostfacts import Probe
 from r1fleet.model.manifest import ModelWanted, accepted_digest, manifest_path
 from r1fleet.remote import step
+from r1fleet.rollback.guard import optional
 from r1fleet.shell import assign
 
 Commands = Generator[FunctionCommand, None, None]
@@ -163,12 +164,14 @@ def tidy(rows: Iterable[Row], base_url: str, models_dir: str) -> Commands:
             "R1_FILE": f"{models_dir}/manifests/{manifest_path(row['name'])}",
             "R1_SHA256": row["digest"].removeprefix("sha256:"),
         }
-        yield step(
-            "model",
-            f"removes the former {row['name']}",
-            assign(values) + _REMOVE,
-            f"remove it with: ollama rm {row['name']}",
-            change=f"model {row['name']} removed",
+        yield optional(
+            step(
+                "model",
+                f"removes the former {row['name']}",
+                assign(values) + _REMOVE,
+                f"remove it with: ollama rm {row['name']}",
+                change=f"model {row['name']} removed",
+            )
         )
 
 

@@ -41,10 +41,9 @@ class Game:
     new: dict[str, Answer] = field(default_factory=dict)
 
 
-def is_canary(host: str) -> bool:
-    """Whether the prompts are played on this host: on all of them, as long as there are no waves
-    that say which host goes first."""
-    return bool(host)
+def is_canary(_host: str) -> bool:
+    """Whether the prompts are played on this host. All are, until waves say which ones go first."""
+    return True
 
 
 @operation()

@@ -38,6 +38,21 @@ def end(line: str) -> FunctionCommand:
     return FunctionCommand(_end, (line,), {})
 
 
+def optional(command: FunctionCommand) -> FunctionCommand:
+    """The command, except that its failure is only a warning."""
+    caught = _caught(command.function)
+
+    def attempt(state: State, host: Host, *args: Any, **kwargs: Any) -> bool:
+        caught(state, host, *args, **kwargs)
+        found = outcome.of(host.name)
+        if found.caught is not None:
+            found.warnings.append(found.caught)
+            found.caught = None
+        return True
+
+    return FunctionCommand(attempt, command.args, command.kwargs)
+
+
 def _caught(function: Callable[..., Any]) -> Callable[..., bool]:
     # pyinfra looks for the names of these two.
     def attempt(state: State, host: Host, *args: Any, **kwargs: Any) -> bool:

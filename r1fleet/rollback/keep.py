@@ -10,6 +10,7 @@ from r1fleet import paths
 from r1fleet.hostfacts import Probe
 from r1fleet.remote import step
 from r1fleet.rollback import served
+from r1fleet.rollback.guard import optional
 from r1fleet.rollback.served import Served
 from r1fleet.shell import assign, receive
 
@@ -41,16 +42,18 @@ def keep(what: Served, probe: Probe) -> Commands:
         "R1_PARTS": " ".join(parts(what)),
         "R1_KEEP": str(served.KEEP),
     }
-    yield step(
-        "verify",
-        "keeps what it serves, for a way back",
-        f"install -d -m 700 {paths.SERVED_DIR} || exit 1\n"
-        + receive(META, content)
-        + assign(values)
-        + script("keep.sh"),
-        f"check the free space of {paths.STATE_DIR}",
-        stdin=content,
-        quiet=True,
+    yield optional(
+        step(
+            "verify",
+            "keeps what it serves, for a way back",
+            f"install -d -m 700 {paths.SERVED_DIR} || exit 1\n"
+            + receive(META, content)
+            + assign(values)
+            + script("keep.sh"),
+            f"check the free space of {paths.STATE_DIR}",
+            stdin=content,
+            quiet=True,
+        )
     )
 
 
