@@ -48,9 +48,19 @@ def test_an_engine_that_does_not_start(
     as_wanted(lab)
 
 
-def test_a_tag_that_moved_to_a_wrong_answer(lab: Lab, served: Run, tmp_path: Path) -> None:
+def test_a_tag_that_moved_to_a_wrong_answer_and_a_run_that_was_killed(
+    lab: Lab, served: Run, tmp_path: Path
+) -> None:
     before, files = digests(lab), lab.on(HOST, SERVED)
     with published(lab, tmp_path, "14b", answer="WRONG") as flags:
+        process = lab.start_deploy("-y", "--limit", HOST, *flags)
+        assert process.stdout
+        for line in process.stdout:
+            if "loads deepseek-r1:14b" in line:  # the tag is the new one by now
+                process.kill()
+        process.wait(timeout=60)
+        assert "READY" in answer(lab)
+        assert digests(lab)["deepseek-r1:14b"] != before["deepseek-r1:14b"]
         run = lab.deploy("--limit", HOST, *flags)
     assert run.code == 1
     assert run.verdicts()[HOST] == "rolled back"
