@@ -42,6 +42,16 @@ driver_rollback = False  # back to the driver before the last
 driver_repository_url = "https://developer.download.nvidia.com/compute/cuda/repos"  # or a mirror
 driver_keyring_sha256 = None  # of the keyring package; None: whatever the URL serves
 
+# The name that clients ask for, and changes of what serves it
+alias = "deepseek-r1:fleet"  # the name that clients ask for; None: no such name
+alias_class = False  # one more with the size, as deepseek-r1:fleet-32b
+alias_system = None  # its system prompt
+alias_parameters = {}  # its parameters, as {"temperature": 0.6, "top_p": 0.95}
+keep_tags = 1  # former tags that stay for a way back; only what r1fleet brought
+drain_timeout_s = 60  # wait for running requests before a restart; 0: cut them off
+golden = None  # your own prompts, a YAML file (docs/alias.md)
+to = None  # for rollback.py: a date; None: what was served before
+
 # The rollout: who goes first, when it stops, who is left alone
 rollout_canary = 1  # hosts of each GPU model that go first, or their names; 0: none
 rollout_batch = "25%"  # hosts of each wave after that: a number or a share

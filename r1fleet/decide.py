@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 from r1fleet import catalog, paths, sticky
+from r1fleet.alias import wanted as alias
 from r1fleet.engine.wanted import ARCHIVE_ARCH
 from r1fleet.hardware import hardware
 from r1fleet.hostfacts import Probe
@@ -116,8 +117,11 @@ def _wanted(settings: Settings, name: str, catalogue_digest: str | None) -> Mode
     )
 
 
-def proof_wanted(settings: Settings, choice: Choice, digest: str, probe: Probe) -> SmokeWanted:
-    """What a host must show at the end; `digest` is of the manifest that was delivered."""
+def proof_wanted(
+    settings: Settings, choice: Choice, digest: str, probe: Probe, weights: str | None = None
+) -> SmokeWanted:
+    """What a host must show at the end; `digest` is of the manifest that was delivered, `weights`
+    of its largest file."""
     return SmokeWanted(
         base_url=settings.base_url,
         model=f"{settings.model}:{choice.tag}",
@@ -133,6 +137,9 @@ def proof_wanted(settings: Settings, choice: Choice, digest: str, probe: Probe) 
         thinks=catalog.is_r1(settings.model),
         nvidia=not probe.rocm,
         gpus=_engine_gpus(choice, probe),
+        system=(settings.alias_system or "") if settings.alias else "",
+        options=settings.alias_parameters if settings.alias else {},
+        same_weights=tuple(sorted(alias.same_weights(probe.state, weights))) if weights else (),
     )
 
 

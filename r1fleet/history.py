@@ -114,7 +114,9 @@ class Watch:
                     ok = function(state, host, *args, **kwargs) is not False
             finally:
                 if not ok:
-                    self.end("failed", outcome.of(host.name).failure or "see the run's output")
+                    found = outcome.of(host.name)
+                    verdict: Verdict = "rolled back" if found.rolled_back else "failed"
+                    self.end(verdict, found.failure or "see the run's output")
             return ok
 
         return guarded

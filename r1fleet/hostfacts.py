@@ -227,6 +227,7 @@ class Probe:
     amd: Amd = Amd()
     system: System = System()
     lease: tuple[str, ...] = ()  # the line of lease.json and the host's clock, if there is one
+    served: frozenset[str] = frozenset()  # what is kept for a way back (rollback/served.py)
 
     @property
     def nvidia_gpus(self) -> tuple[PciDevice, ...]:

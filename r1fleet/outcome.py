@@ -1,7 +1,7 @@
 """What a run has learned and done, host by host: the report is made of this at the end."""
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from r1fleet.hostfacts import Probe
 from r1fleet.sizing import Sizing
@@ -43,6 +43,10 @@ class Outcome:
     held: str | None = None  # by whom, seen before anything was done
     untouched: str | None = None  # why the rollout never reached it
     settings: str | None = None  # the stamp of what the settings make of it, when it is known
+    caught: str | None = None  # a failure that is handed to the way back (rollback/guard.py)
+    rolled_back: bool = False  # it serves again what it served before, and has proven it
+    brought: list[dict[str, Any]] = field(default_factory=list)  # models that this run fetched
+    golden: list[dict[str, Any]] = field(default_factory=list)  # rows of golden.compared
     done: bool = False  # every stage passed
     stage: str = ""  # where it is now, for "interrupted in ..."
 

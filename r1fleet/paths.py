@@ -9,6 +9,7 @@ LEASE_FILE = f"{STATE_DIR}/lease.json"
 HISTORY_FILE = f"{STATE_DIR}/history.jsonl"
 DRIVER_RECORD = f"{STATE_DIR}/driver.json"
 PULL_DIR = f"{STATE_DIR}/pull"
+SERVED_DIR = f"{STATE_DIR}/served"  # what was proven last and before, root's alone
 
 ENGINE_ENV = f"{ETC}/ollama.env"
 ENGINE_UNIT = "/etc/systemd/system/ollama.service"

@@ -98,7 +98,8 @@ def _read(sections: dict[str, list[str]]) -> Probe:
         user_groups=frozenset(word for line in sections["user"] for word in line.split()),
         units=units,
         engine_current=_engine_current(sections["engine"]),
-        engine_versions=_engine_versions(sections["engine"]),
+        engine_versions=_folders(sections["engine"], "versions") - {"current"},
+        served=_folders(sections["engine"], "served"),
         restart_pending="restart pending" in sections["engine"],
         files={path: digest for digest, path in _pairs(sections["files"])},
         models=_models(sections["models"]),
@@ -192,10 +193,11 @@ def _engine_current(lines: list[str]) -> str | None:
     return next((line for line in lines if line and " " not in line), None)
 
 
-def _engine_versions(lines: list[str]) -> frozenset[str]:
-    listed = next((line for line in lines if line.startswith("versions ")), "")
+def _folders(lines: list[str], word: str) -> frozenset[str]:
+    """The names of the folders that a line with this first word lists."""
+    listed = next((line for line in lines if line.startswith(f"{word} ")), "")
     names = {path.rstrip("/").rsplit("/", 1)[-1] for path in listed.split()[1:]}
-    return frozenset(names - {"*", "current"})
+    return frozenset(names - {"*"})
 
 
 def _models(lines: list[str]) -> ModelStore:

@@ -47,6 +47,7 @@ models() {
   systemctl show ollama.service r1fleet-preload.service r1fleet-pull.service \
     nvidia-fabricmanager.service -p Id,LoadState,ActiveState,SubState,Result,InvocationID,UnitFileState,NeedDaemonReload
   echo "@@engine"; [ -e /run/r1fleet/restart ] && echo "restart pending"; readlink /opt/ollama/current; echo "versions" /opt/ollama/*/
+  echo "served" /var/lib/r1fleet/served/*/
   echo "@@files"; sha256sum $R1_FILES
   echo "@@models"; models
   echo "@@api"; curl -s --noproxy '*' -m 5 -w '\n' "$R1_URL/api/version" "$R1_URL/api/ps"

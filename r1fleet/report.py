@@ -105,6 +105,7 @@ def row_of(
         "warnings": found.warnings,
         "notes": found.notes,
         "wave": outcome.rollout.plan.wave_of(host) if outcome.rollout.plan else None,
+        "golden": found.golden,
         "verdict": apart[0] if apart else _verdict(found, reached, failed, executed),
         "reason": apart[1] if apart else _reason(found, reached, failed),
     }
@@ -124,8 +125,8 @@ def _left_alone(found: Outcome, reached: bool) -> tuple[str, str] | None:
 def _verdict(found: Outcome, reached: bool, failed: bool, executed: bool) -> str:
     if not reached:
         return "unreachable"
-    if found.failure or failed:
-        return "failed"
+    if found.rolled_back or found.failure or failed:
+        return "rolled back" if found.rolled_back else "failed"
     if found.sizing is not None and found.sizing.choice is None:
         return "refused"
     if not executed:

@@ -12,7 +12,7 @@ from r1fleet.plan_data import host_rows
 from r1fleet.plan_text import line, print_plan
 from r1fleet.settings import Settings
 
-STYLES = {"failed": "bold red", "unreachable": "bold red", "refused": "bold red"}
+STYLES = dict.fromkeys(("failed", "unreachable", "refused", "rolled back"), "bold red")
 GOOD = ("changed", "as wanted")
 
 
@@ -44,6 +44,7 @@ def print_report(
         for text in wave_lines(rollout):
             line(console, escape(text))
         return
+    print_golden(console, rows)
     for row in rows:
         for warning in row["warnings"]:
             line(console, f"[yellow]{row['host']}: warning:[/] {escape(warning)}")
@@ -66,6 +67,27 @@ def wave_lines(rollout: Mapping[str, Any]) -> Iterator[str]:
             yield f"wave {wave['wave']}{kind}: {', '.join(wave['hosts'])}"
     if rollout["stopped"]:
         yield f"no wave would begin: {rollout['stopped']}"
+
+
+def print_golden(console: Console, rows: list[dict[str, Any]]) -> None:
+    """The team's prompts, the former model beside the new one; nothing where none was played."""
+    table = Table(title="Golden prompts: former | new", title_justify="left")
+    for column in ("host", "prompt", "verdict", "holds", "thinking, chars", "tokens/s", "why not"):
+        table.add_column(column)
+    for row in rows:
+        for played in row["golden"]:
+            sides = [played[side] or {} for side in ("old", "new")]
+            told = [
+                ["-" if not side else "yes" if side["failed"] is None else "no" for side in sides],
+                [str(side.get("thinking_chars", "-")) for side in sides],
+                [str(side.get("tokens_per_s", "-")) for side in sides],
+            ]
+            why = next((side["failed"] for side in reversed(sides) if side.get("failed")), "")
+            cells = [" | ".join(pair) for pair in told]
+            names = (row["host"], escape(played["prompt"]), played["verdict"])
+            table.add_row(*names, *cells, escape(why))
+    if table.row_count:
+        console.print(table)
 
 
 def _cells(row: dict[str, Any]) -> list[str]:
@@ -102,7 +124,7 @@ def _usage(console: Console, rows: list[dict[str, Any]], settings: Mapping[str, 
     if row is None:
         return
     member = settings[row["host"]]
-    name, url = f"{member.model}:{row['tag']}", member.base_url
+    name, url = member.alias or f"{member.model}:{row['tag']}", member.base_url
     console.print(
         f"\nUse it on {row['host']} (it listens on {member.ollama_host}):\n"
         f'  curl {url}/api/chat -d \'{{"model": "{name}", "stream": false,'

@@ -7,11 +7,14 @@ one operation per stage a slow host would hold the next stage of all the others.
 from collections.abc import Generator, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 from pyinfra.api import FunctionCommand, operation
 
-from r1fleet import decide, history, lease, outcome, paths, sticky
+from r1fleet import decide, handover, history, lease, outcome, paths, sticky, tags
+from r1fleet.alias import wanted as alias
+from r1fleet.drain import drain
 from r1fleet.driver import install as driver
 from r1fleet.driver.health import warnings as driver_warnings
 from r1fleet.driver.plan import DriverPlan
@@ -20,10 +23,15 @@ from r1fleet.driver.strangers import to_stop
 from r1fleet.engine import install as engine
 from r1fleet.engine import tryon, wanted
 from r1fleet.fleet import HostRun
+from r1fleet.golden import play as golden
+from r1fleet.golden.play import Game
 from r1fleet.hostfacts import Probe
 from r1fleet.model import pull
 from r1fleet.model.manifest import state_entry
 from r1fleet.remote import fail, is_refusal, refusal_text, shows, title, warn
+from r1fleet.rollback.guard import guarded
+from r1fleet.rollback.restore import roll_back
+from r1fleet.rollback.served import find
 from r1fleet.sizing import Sizing, policy
 from r1fleet.verify import extras as beside
 from r1fleet.verify import smoke
@@ -90,10 +98,12 @@ def _stages(run: HostRun) -> Commands:
     probe = yield from _driver(run, probe, driver_plan)
 
     sizing = yield from _size(run, probe)
+    yield from handover.check_name(run, sizing.chosen, probe)
     delivery = pull.Pull(decide.model_wanted(settings, sizing.chosen))
     yield from engine.prepare._inner(probe, settings.ollama_models)
     # Where trying it on can change no more than the context, the download need not wait for it.
     if decide.is_certain(settings, probe, sizing.chosen):
+        yield from tags.keep_side._inner(delivery.want, probe)
         yield from pull.start._inner(delivery, probe)
     archive = wanted.archive(settings, probe.arch)
     yield from engine.fetch._inner(probe, archive, settings.proxies)
@@ -102,20 +112,38 @@ def _stages(run: HostRun) -> Commands:
     choice = sizing.chosen
     if not delivery.begun or delivery.want.name != decide.model_wanted(settings, choice).name:
         delivery = pull.Pull(decide.model_wanted(settings, choice))
+        yield from tags.keep_side._inner(delivery.want, probe)
         yield from pull.start._inner(delivery, probe)
+    serve = _serve(run, probe, sizing, tried, delivery)
+    before = find(probe.served, probe.state.get("served"))
+    if before is None:  # it never served what was proven: there is nothing to go back to
+        yield from serve
+    elif failure := (yield from guarded(run, serve)):
+        yield from roll_back(run, before, failure)
+
+
+def _serve(
+    run: HostRun, probe: Probe, sizing: Sizing, tried: Tried, delivery: pull.Pull
+) -> Commands:
+    """From here on the host serves something else than before, until it is proven or put back."""
+    settings, choice = run.settings, sizing.chosen
+    game = yield from handover.begin(run, probe, choice, delivery)
+    if probe.engine_version:  # what serves is not restarted for a model that may never come
+        yield from pull.finish._inner(delivery)
     yield from engine.install._inner(probe, wanted.engine(settings, choice, probe))
     yield from pull.finish._inner(delivery)
 
     probe = yield from _look_again(run)
     extras = yield from _extras(run, probe, sizing)
-    proof = decide.proof_wanted(settings, choice, delivery.digest, probe)
+    largest = alias.weights(delivery.installed.blobs) if delivery.installed else None
+    proof = decide.proof_wanted(settings, choice, delivery.digest, probe, largest)
     yield from engine.preload._inner(
         probe,
         wanted.preload(settings, proof.model),
-        again=needs_load(probe, proof.digest, proof.keep_alive),
+        again=needs_load(probe, proof.digest, proof.keep_alive, proof.same_weights),
     )
     probe = yield from _look_again(run)
-    yield from _verify(run, probe, proof, sizing, tried, (delivery, *extras))
+    yield from _verify(run, probe, proof, sizing, tried, (delivery, *extras), game)
 
 
 def preview(run: HostRun) -> tuple[list[str], str | None]:
@@ -153,6 +181,7 @@ def _early_pull(run: HostRun, probe: Probe) -> Commands:
     if choice and certain and choice.placement == "gpu" and not run.rehearsing:
         yield from engine.prepare._inner(probe, run.settings.ollama_models)
         delivery = pull.Pull(decide.model_wanted(run.settings, choice))
+        yield from tags.keep_side._inner(delivery.want, probe)
         yield from pull.start._inner(delivery, probe)
 
 
@@ -167,6 +196,7 @@ def _driver(
         stopped = to_stop(probe, settings.driver_stop_others).values()
         serving = bool(probe.loaded)
         probe = yield from _look_again(run)
+        yield from drain._inner(probe, settings.drain_timeout_s)
         yield from driver.activate._inner(probe, plan, set(stopped))
         probe = yield from _look_again(run)
         yield from driver.restart._inner(probe, plan, settings, serving)
@@ -232,6 +262,7 @@ def _verify(
     sizing: Sizing,
     tried: Tried,
     pulls: tuple[pull.Pull, ...],
+    game: Game | None,
 ) -> Commands:
     """Proof that the host serves from where it should; asked again only when something changed
     or the last proof is too old. What a loaded model shows of itself is looked at every time."""
@@ -241,7 +272,8 @@ def _verify(
     )
     digests = {proof.model: proof.digest} | {extra.model: extra.digest for extra in extras}
     for model, digest in digests.items():
-        if fault := check_loaded(probe, digest, proof.placement):
+        same = proof.same_weights if digest == proof.digest else ()
+        if fault := check_loaded(probe, digest, proof.placement, same):
             yield fail(model, fault.what, fault.fix)
     if run.host.state.is_executing and not run.rehearsing:
         for text in tryon.disagreements(probe, proof.digest, choice, tried):
@@ -255,14 +287,21 @@ def _verify(
         found.smoke = None
         yield from smoke.smoke._inner(proof)
         yield from beside.extras._inner(proof, extras)
+        if game:
+            yield from golden.new._inner(game, proof)
         verified = None
         if found.smoke:
             verified = verified_entry(found.smoke, stamp, proof.model, found.settings)
-    models = {one.want.name: state_entry(one.installed) for one in pulls if one.installed}
+    models = {
+        one.want.name: state_entry(one.installed)
+        | {"brought": tags.was_brought(probe.state, found.brought, one.want.name, one.digest)}
+        for one in pulls
+        if one.installed
+    }
     mount = (run.settings.ollama_models, probe.models.mount)
     record = sticky.record(sizing, policy(run.settings), tried)
-    state = new_state(record, models, verified, mount)
-    yield from smoke.write_state._inner(state, probe.state)
+    state_with = partial(new_state, record, models, verified, mount)
+    yield from handover.finish(run, probe, proof, extras, choice, pulls[0], state_with)
 
 
 def _look_again(run: HostRun) -> Generator[FunctionCommand, None, Probe]:

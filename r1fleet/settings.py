@@ -16,6 +16,7 @@ from pydantic import (
 )
 
 from r1fleet import settings_check as check
+from r1fleet.settings_alias import AliasSettings
 from r1fleet.settings_check import Bad
 from r1fleet.settings_engine import Context, Line, Natural
 from r1fleet.settings_rollout import RolloutSettings, disagreements
@@ -36,7 +37,7 @@ class SettingsError(ValueError):
         self.lines = lines
 
 
-class Settings(RolloutSettings):
+class Settings(RolloutSettings, AliasSettings):
     """The settings of one host. Flat, because pyinfra looks keys up whole and never merges."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
@@ -47,6 +48,7 @@ class Settings(RolloutSettings):
         "ollama_models": "Ollama's own variables, by their names in lower case",
         "driver_branch": "The NVIDIA driver",
         "rollout_canary": "The rollout: who goes first, when it stops, who is left alone",
+        "alias": "The name that clients ask for, and changes of what serves it",
         "model": "The model and its size",
         "registry_url": "Where models come from",
         "smoke_prompt": "The proof",

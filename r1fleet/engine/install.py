@@ -7,6 +7,7 @@ from importlib import resources
 from pyinfra.api import FunctionCommand, operation
 
 from r1fleet import paths
+from r1fleet.drain import drain
 from r1fleet.engine.wanted import Archive, EngineWanted, PreloadWanted
 from r1fleet.hostfacts import Probe
 from r1fleet.longstep import long_step
@@ -42,12 +43,18 @@ apt-get -qq -o DPkg::Lock::Timeout=600 -o Dpkg::Use-Pty=0 install -y --no-instal
 _RESTART = """
 systemctl daemon-reload
 systemctl enable -q ollama.service
-systemctl "$VERB" ollama.service || {
-  journalctl -n 1 --no-pager -o cat --since -3min -t wait-for-gpus -t ollama >&2; exit 1; }
+last_words() { # of this very start: those of the one before may still be on their way
+  journalctl --sync
+  journalctl -n 1 --no-pager -o cat \
+    "_SYSTEMD_INVOCATION_ID=$(systemctl show -p InvocationID --value ollama.service)"
+}
+systemctl "$VERB" ollama.service || { last_words >&2; exit 1; }
 i=0
 until curl -fsS --noproxy "*" -m 5 -o /dev/null "$URL/api/version" 2>/dev/null; do
   i=$((i + 1))
   [ $i -lt 60 ] || { echo "no answer at $URL after 60 s" >&2; exit 1; }
+  tries=$(systemctl show -p NRestarts --value ollama.service)
+  [ "${tries:-0}" -lt 4 ] || { echo "it ended $tries times: $(last_words)" >&2; exit 1; }
   sleep 1
 done
 rm -f "$MARK"
@@ -149,17 +156,26 @@ def install(probe: Probe, wanted: EngineWanted) -> Commands:
     healthy = running and probe.engine_version == archive.version
     if differing or switch or probe.restart_pending or not healthy:
         again = differing or switch or probe.restart_pending or unit.active == "active"
-        # A start that is under way, as after a boot, is joined.
-        verb = "restart" if again else "start"
-        names = {"URL": wanted.base_url, "MARK": paths.RESTART_MARK, "VERB": verb}
-        yield step(
+        was_active = unit.active == "active"
+        if was_active:
+            yield from drain._inner(probe, wanted.drain_timeout_s)
+        yield restart(
             "engine",
-            "restarts Ollama" if unit.active == "active" else "starts Ollama",
-            assign(names) + _RESTART,
-            "journalctl -u ollama on the host tells more",
-            change="Ollama restarted" if unit.active == "active" else "Ollama started",
-            timeout_s=600,
+            "restarts Ollama" if was_active else "starts Ollama",
+            wanted.base_url,
+            "Ollama restarted" if was_active else "Ollama started",
+            # A start that is under way, as after a boot, is joined.
+            verb="restart" if again else "start",
         )
+
+
+def restart(
+    stage: str, title: str, base_url: str, change: str, *, verb: str = "restart"
+) -> FunctionCommand:
+    """A step that starts the engine with what is on the disk, and waits until it answers."""
+    names = {"URL": base_url, "MARK": paths.RESTART_MARK, "VERB": verb}
+    fix = "journalctl -u ollama on the host tells more"
+    return step(stage, title, assign(names) + _RESTART, fix, change=change, timeout_s=600)
 
 
 @operation()

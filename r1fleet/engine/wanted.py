@@ -43,6 +43,7 @@ class EngineWanted:
     files: tuple[ManagedFile, ...]  # a change of one of these means a restart
     base_url: str  # where it answers once it is up
     proxies: Mapping[str, str]  # for the download
+    drain_timeout_s: int = 0  # a restart waits so long for running requests
 
 
 @dataclass(frozen=True)
@@ -92,6 +93,7 @@ def engine(settings: Settings, choice: Choice, probe: Probe) -> EngineWanted:
         ),
         base_url=settings.base_url,
         proxies=settings.proxies,
+        drain_timeout_s=settings.drain_timeout_s,
     )
 
 

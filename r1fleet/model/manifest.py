@@ -73,8 +73,7 @@ class ModelWanted:
     @property
     def path(self) -> str:
         """The name as registries know it, without its tag: library/deepseek-r1."""
-        model = self.name.partition(":")[0]
-        return model if "/" in model else f"library/{model}"
+        return _path(self.name)
 
     @property
     def tag(self) -> str:
@@ -83,7 +82,7 @@ class ModelWanted:
     @property
     def manifest_path(self) -> str:
         """Where Ollama keeps this name's manifest, below manifests/."""
-        return f"{REGISTRY}/{self.path}/{self.tag}"
+        return manifest_path(self.name)
 
     @property
     def repository_url(self) -> str:
@@ -144,6 +143,16 @@ class _Served(BaseModel):
 class _Recorded(BaseModel):
     digest: Digest
     layers: Annotated[list[_Layer], Field(min_length=1)]
+
+
+def manifest_path(name: str) -> str:
+    """Where Ollama keeps the manifest of a plain name with its tag, below manifests/."""
+    return f"{REGISTRY}/{_path(name)}/{name.partition(':')[2]}"
+
+
+def _path(name: str) -> str:
+    model = name.partition(":")[0]
+    return model if "/" in model else f"library/{model}"
 
 
 def parse(raw: bytes) -> ModelManifest:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 
 from pyinfra.api import FunctionCommand, Host, operation
 
+from r1fleet import outcome
 from r1fleet.hostfacts import ModelStore, Probe
 from r1fleet.model import manifest as manifests
 from r1fleet.model import unit
@@ -95,6 +96,7 @@ def begin(host: Host, stage: str, title: str, pull: Pull) -> None:
     if seen.running:
         if seen.digest == pull.coming.digest:
             say(host, stage, f"{want.name} is being fetched already, follows it")
+            _note_ours(host, want.name, pull.coming)
             return
         say(host, stage, f"stops the fetch of {_short(seen.digest)}, which is no longer wanted")
         unit.stop(host)
@@ -103,6 +105,13 @@ def begin(host: Host, stage: str, title: str, pull: Pull) -> None:
     _check_space(want, to_come, seen)
     say(host, stage, f"fetches {want.name} {_short(pull.coming.digest)}, {human(to_come)}")
     unit.launch(host, pull.want, pull.coming)
+    _note_ours(host, want.name, pull.coming)
+
+
+def _note_ours(host: Host, name: str, coming: ModelManifest) -> None:
+    """Only what r1fleet itself brings may it ever remove."""
+    row = {**manifests.state_entry(coming), "name": name, "brought": True}
+    outcome.of(host.name).brought.append(row)
 
 
 @host_task

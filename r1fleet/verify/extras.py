@@ -100,7 +100,7 @@ def judge(
             yield (extra.model, *fault)
     rows = [row for row in ps.fields.get("models") or () if isinstance(row, dict)]
     loaded = {row.digest: row for row in map(LoadedModel.from_row, rows)}
-    if proof.digest.removeprefix("sha256:") not in loaded:
+    if not {proof.digest.removeprefix("sha256:"), *proof.same_weights} & set(loaded):
         names = ", ".join(extra.model for extra in wanted)
         yield proof.model, f"it was unloaded to make room for {names}", EVICTED
     for extra in wanted:

@@ -27,7 +27,8 @@ def fingerprint(probe: Probe, want: SmokeWanted, extras: tuple[ExtraWanted, ...]
         "files": _files(probe),
         "boot_id": probe.boot_id,
         "invocation": probe.unit("ollama.service").invocation,
-        "smoke": asdict(want),  # the digest, the prompt and the limits
+        # The digest, the prompt and the limits; names of the same weights come and go.
+        "smoke": {**asdict(want), "same_weights": ()},
         "extras": [asdict(extra) for extra in extras],
     }
     return _sha256(inputs)
@@ -94,6 +95,7 @@ def state(
     models: Mapping[str, Mapping[str, Any]],
     verified: Mapping[str, Any] | None,
     models_mount: tuple[str, str],
+    more: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """The whole of state.json: what was chosen and from what, what is installed and proven.
 
@@ -101,6 +103,7 @@ def state(
     + models: name -> model.manifest.state_entry
     + verified: verified_entry, or None when nothing is proven
     + models_mount: the model directory and the mount point it lies on
+    + more: alias, former tags and what is kept for a way back (handover.py)
     """
     return {
         "schema": SCHEMA,
@@ -108,4 +111,5 @@ def state(
         "models": {name: dict(entry) for name, entry in models.items()},
         "verified": dict(verified) if verified else None,
         "models_mount": list(models_mount),
+        **(more or {}),
     }

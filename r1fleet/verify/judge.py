@@ -4,8 +4,8 @@ Faults are sentences for people: what was seen, what was wanted, what to do.
 """
 
 import re
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
 from r1fleet.hostfacts import LoadedModel, Probe, json_object
@@ -41,6 +41,9 @@ class SmokeWanted:
     + thinks: the answer must have a thinking part
     + nvidia: nvidia-smi shows the processes on its GPUs; False asks it nothing
     + gpus: GPUs that the engine must have found at its start; None asks for no number
+    + system, options: those of the alias, so that the proof holds for it too
+    + same_weights: digests (bare hex) of other names of these weights: /api/ps shows the name under
+      which they were loaded first
     """
 
     base_url: str
@@ -58,6 +61,9 @@ class SmokeWanted:
     thinks: bool = True
     nvidia: bool = True
     gpus: int | None = None
+    system: str = ""
+    options: Mapping[str, object] = field(default_factory=dict)
+    same_weights: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -149,7 +155,7 @@ def judge(want: SmokeWanted, found: Answers, at: str) -> Verdict:
     speed = _per_second(chat)
     load_s = float(found.load.fields.get("load_duration") or 0) / 1e9 or found.load.seconds
     load_s = max(load_s, found.preload_s)
-    row = _row(found.loaded, want.digest)
+    row = _row(found.loaded, want.digest, want.same_weights)
     faults = [  # causes before effects: the first one is the host's reason
         *_engine_faults(want, found.engine),
         *_row_faults(want, found, row),
@@ -165,26 +171,30 @@ def judge(want: SmokeWanted, found: Answers, at: str) -> Verdict:
         tokens_per_s=round(speed, 1),
         residency=round(row.residency, 4) if row else 0.0,
         context=(row.context if row else None) or 0,
-        digest=f"sha256:{row.digest}" if row else want.digest,
+        digest=want.digest,
     )
     return Verdict(tuple(faults), smoke)
 
 
-def check_loaded(probe: Probe, digest: str, placement: str) -> Fault | None:
+def check_loaded(
+    probe: Probe, digest: str, placement: str, same_weights: Collection[str] = ()
+) -> Fault | None:
     """What is wrong with a loaded model as the probe shows it; None when nothing, or not loaded.
 
     For every run, whatever is remembered of earlier ones. Take a probe from after the last change.
     """
-    row = _row(probe.loaded, digest)
+    row = _row(probe.loaded, digest, same_weights)
     if row is None:
         return None
     names = None if probe.rocm else tuple(process.name for process in probe.driver.processes)
     return next(_placement_faults(placement, row, names), None)
 
 
-def needs_load(probe: Probe, digest: str, keep_alive: str) -> bool:
+def needs_load(
+    probe: Probe, digest: str, keep_alive: str, same_weights: Collection[str] = ()
+) -> bool:
     """Whether a model that is to stay loaded for ever is not."""
-    return keep_alive.startswith("-") and _row(probe.loaded, digest) is None
+    return keep_alive.startswith("-") and _row(probe.loaded, digest, same_weights) is None
 
 
 def keep_alive_json(keep_alive: str) -> str | int:
@@ -287,9 +297,11 @@ def is_engine(process: str) -> bool:
     return process.rpartition("/")[2].startswith("llama-server") or "/lib/ollama/" in process
 
 
-def _row(loaded: Iterable[LoadedModel], digest: str) -> LoadedModel | None:
-    bare = digest.removeprefix("sha256:")
-    return next((row for row in loaded if row.digest == bare), None)
+def _row(
+    loaded: Iterable[LoadedModel], digest: str, same_weights: Collection[str] = ()
+) -> LoadedModel | None:
+    bare = {digest.removeprefix("sha256:"), *same_weights}
+    return next((row for row in loaded if row.digest in bare), None)
 
 
 def _per_second(chat: dict[str, Any]) -> float:

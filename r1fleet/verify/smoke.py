@@ -78,15 +78,18 @@ def ask(host: Host, stage: str, title: str, want: SmokeWanted) -> None:
 def _variables(want: SmokeWanted) -> dict[str, str]:
     # 0 unloads at once; the proof has to see the model loaded.
     keep_alive = keep_alive_json(want.keep_alive) or HOLD_S
-    messages = [{"role": "user", "content": want.prompt}]
+    system = [{"role": "system", "content": want.system}] if want.system else []
+    messages = [*system, {"role": "user", "content": want.prompt}]
+    options = {"options": dict(want.options)} if want.options else {}
     load = {"model": want.model, "keep_alive": keep_alive, "stream": False}
     # Ollama refuses "think" for a model that cannot.
-    chat = {**load, "messages": messages} | ({"think": True} if want.thinks else {})
+    chat = {**load, "messages": messages} | ({"think": True} if want.thinks else {}) | options
     return {
         "R1_URL": want.base_url,
         "R1_LOAD": json.dumps(load),
         "R1_CHAT": json.dumps(chat),
         "R1_STREAM": json.dumps({"model": want.model, "messages": messages, "stream": True}),
+        "R1_DIGESTS": "|".join([want.digest.removeprefix("sha256:"), *want.same_weights]),
         "R1_SMI": "nvidia-smi" if want.nvidia else "",
         "R1_LOAD_S": f"{want.load_time_max_s:g}",
         "R1_ASK_S": f"{want.answer_time_max_s:g}",

@@ -1,6 +1,6 @@
 # Loads the model and asks it the smoke prompt, twice. Arguments come as variables: R1_URL,
 # R1_LOAD, R1_CHAT, R1_STREAM (bodies, JSON), R1_LOAD_S, R1_ASK_S (limits in seconds), R1_SMI (empty
-# where no nvidia-smi is to be asked).
+# where no nvidia-smi is to be asked), R1_DIGESTS (of the model, by "|").
 # Sections start with "@@name"; a request's first line is "HTTP-CODE SECONDS". The whole goes out
 # as base64: an answer may hold any bytes, and one bad one would cut pyinfra's reading short.
 LC_ALL=C
@@ -20,6 +20,25 @@ ask() { # ask SECTION LIMIT_S PATH [BODY]
   echo
 }
 
+# Another client's request for another model may have had it unloaded in between: then it is loaded
+# again and looked for in the same breath.
+loaded() {
+  ask ps 10 /api/ps >"$dir/ps"
+  tries=0
+  until grep -Eq "$R1_DIGESTS" "$dir/ps" || [ $tries -ge 5 ]; do
+    tries=$((tries + 1))
+    : >"$dir/body"
+    printf '%s' "$R1_LOAD" >"$dir/ask"
+    echo "@@ps" >"$dir/ps"
+    curl -sSN --noproxy '*' -m "$R1_LOAD_S" -H 'Content-Type: application/json' -d "@$dir/ask" \
+      -o /dev/null "$R1_URL/api/generate" --next -sSN --noproxy '*' -m 10 -o "$dir/body" \
+      -w '%{http_code} %{time_total}\n' "$R1_URL/api/ps" >>"$dir/ps" 2>"$dir/error"
+    cat "$dir/body" "$dir/error" >>"$dir/ps"
+    echo >>"$dir/ps"
+  done
+  cat "$dir/ps"
+}
+
 {
   # How long the preload took: a model that is there already loads in no time.
   echo "@@preload"
@@ -28,7 +47,7 @@ ask() { # ask SECTION LIMIT_S PATH [BODY]
   ask load "$R1_LOAD_S" /api/generate "$R1_LOAD"
   ask chat "$R1_ASK_S" /api/chat "$R1_CHAT"
   ask stream "$R1_ASK_S" /v1/chat/completions "$R1_STREAM"
-  ask ps 10 /api/ps
+  loaded
   echo "@@compute"
   if [ -n "$R1_SMI" ] && command -v "$R1_SMI" >/dev/null; then
     timeout 60 "$R1_SMI" --query-compute-apps=pid,process_name,used_memory \

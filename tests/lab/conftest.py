@@ -63,9 +63,11 @@ class Lab:
         data = f"-d '{json.dumps(body)}'" if body else ""
         return json.loads(self.on(host, f"curl -sS -m 300 127.0.0.1:11434{path} {data}"))
 
-    def start_deploy(self, *flags: str, stderr: int = subprocess.STDOUT) -> subprocess.Popen[str]:
+    def start_deploy(
+        self, *flags: str, stderr: int = subprocess.STDOUT, job: str = "deploy.py"
+    ) -> subprocess.Popen[str]:
         return subprocess.Popen(
-            [BIN / "pyinfra", "inventories/lab.py", "deploy.py"]
+            [BIN / "pyinfra", "inventories/lab.py", job]
             + ["--data", f"report={self.folder / 'report.json'}", *flags],
             cwd=ROOT,
             stdout=subprocess.PIPE,

@@ -1,0 +1,1 @@
+"""What a host served last that was proven, kept for a way back."""

@@ -1,0 +1,156 @@
+"""Operations that bring a host back to what it served, and prove it again."""
+
+import base64
+from collections.abc import Generator
+from dataclasses import dataclass
+from typing import Any
+
+from pyinfra.api import FunctionCommand, Host, operation
+
+from r1fleet import drain, outcome, paths, tags
+from r1fleet.engine import install as engine
+from r1fleet.fleet import HostRun
+from r1fleet.hostfacts import Probe
+from r1fleet.model.manifest import manifest_path
+from r1fleet.remote import HostFailure, changed, fail, host_task, run, say, step
+from r1fleet.rollback.guard import end, guarded
+from r1fleet.rollback.keep import script
+from r1fleet.rollback.served import ENGINE_FILES, Served, from_json
+from r1fleet.shell import assign
+from r1fleet.verify import extras as beside
+from r1fleet.verify import smoke
+from r1fleet.verify.fingerprint import fingerprint, settings_stamp, verified_entry
+
+Commands = Generator[FunctionCommand, None, None]
+
+GONE = "bring the settings back to the former ones and run deploy.py, which fetches it again"
+
+
+@dataclass
+class Restoration:
+    """A way back to the snapshot `name`. `done`: what restore.sh said, "" before it ran."""
+
+    name: str
+    what: Served | None = None
+    done: str = ""
+
+    @property
+    def told(self) -> str:
+        """What it is, for people."""
+        assert self.what
+        return f"{self.what.model} {self.what.digest[:19]} on engine {self.what.engine}"
+
+
+def roll_back(host_run: HostRun, name: str, reason: str) -> Commands:
+    """After a failed change: back to what was served, and the host fails with what happened."""
+    back = Restoration(name)
+    found = outcome.of(host_run.host.name)
+    trouble = yield from guarded(host_run, restore._inner(host_run, back))
+    if trouble:
+        yield end(f"{reason}; the way back failed too: {trouble}")
+    elif back.done == "same":
+        yield end(reason)
+    else:
+        found.rolled_back = True
+        yield end(f"{reason}; rolled back to {back.told}, which is proven again")
+
+
+@operation()
+def restore(host_run: HostRun, back: Restoration) -> Commands:
+    """Put back files, engine, model and alias, restart what read them, and prove the host again.
+
+    + host_run: the host of the run
+    + back: names the snapshot; filled in with what it holds and what was done
+    """
+    yield read("rollback", f"reads what it served ({back.name})", back)
+    yield put_back("rollback", "puts back what it served", back)
+    if back.done == "same" or back.what is None:  # None: only a rehearsal
+        return
+    proof = back.what.smoke
+    if back.done == "restart":
+        limit_s = host_run.settings.drain_timeout_s
+        if limit_s and host_run.probe and host_run.probe.loaded:
+            yield drain.wait("rollback", "waits for running requests", limit_s)
+        yield engine.restart("rollback", "restarts Ollama", proof.base_url, "Ollama restarted")
+    # A restart of the engine has begun a load already, which is joined.
+    verb = "start" if back.done == "restart" else "restart"
+    yield step(
+        "rollback",
+        f"loads {proof.model}",
+        f"systemctl daemon-reload; systemctl {verb} r1fleet-preload.service || {{ journalctl -n 1"
+        " --no-pager -o cat --since -1h -t preload -t curl >&2; exit 1; }\n"
+        f"rm -f {paths.RESTART_MARK}",
+        "journalctl -u ollama -u r1fleet-preload on the host tells more",
+        timeout_s=round(proof.load_time_max_s) + 240,
+    )
+    yield from smoke.smoke._inner(proof)
+    yield from beside.extras._inner(proof, back.what.extras_wanted)
+    probe = host_run.look()
+    if probe is None:
+        yield fail("probe", host_run.trouble, "look at the host, then run again")
+        return
+    yield from smoke.write_state._inner(_state(host_run, back.what, probe), probe.state)
+    changed_by_hand = f"back to {back.told}"
+    yield note("rollback", changed_by_hand)
+
+
+@host_task
+def note(host: Host, stage: str, text: str) -> None:
+    """Tell that the host is back."""
+    say(host, stage, text)
+    changed(host, text)
+
+
+@host_task
+def read(host: Host, stage: str, title: str, back: Restoration) -> None:
+    """Read meta.json of the snapshot."""
+    say(host, stage, title)
+    path = assign({"R1_META": f"{paths.SERVED_DIR}/{back.name}/meta.json"})
+    answer = run(host, f'{path}base64 -w0 "$R1_META"')
+    try:
+        back.what = from_json(base64.b64decode(answer.stdout).decode())
+    except ValueError as error:
+        why = str(error) if answer.ok else answer.reason
+        raise HostFailure(
+            f"snapshot {back.name}", why, "run deploy.py with settings that work"
+        ) from error
+
+
+@host_task
+def put_back(host: Host, stage: str, title: str, back: Restoration) -> None:
+    """Run restore.sh."""
+    say(host, stage, title)
+    what = back.what
+    assert what
+    side = manifest_path(tags.side_name(what.model, what.digest))
+    values = {
+        "R1_DIR": f"{paths.SERVED_DIR}/{back.name}",
+        "R1_FILES": " ".join(what.files),
+        "R1_ENGINE_FILES": " ".join(ENGINE_FILES),
+        "R1_ENGINE": what.engine,
+        "R1_ROOT": paths.ENGINE_ROOT,
+        "R1_MODELS": what.models_dir,
+        "R1_WEIGHTS": what.weights,
+        "R1_SIDE": f"{side} {what.digest.removeprefix('sha256:')}",
+        "R1_MARK": paths.RESTART_MARK,
+    }
+    answer = run(host, assign(values) + script("restore.sh"))
+    if not answer.ok:
+        raise HostFailure(title, answer.reason, GONE)
+    back.done = answer.stdout.strip().rpartition("\n")[2]
+
+
+def _state(host_run: HostRun, what: Served, probe: Probe) -> dict[str, Any]:
+    """state.json as it was, with the new proof, and what came since among the former tags."""
+    found = outcome.of(host_run.host.name)
+    figures = found.smoke
+    stamp = fingerprint(probe, what.smoke, what.extras_wanted)
+    settings = settings_stamp(probe, what.smoke, what.extras_wanted)
+    return {
+        **what.state,
+        "served": what.id,
+        "verified": verified_entry(figures, stamp, what.model, settings) if figures else None,
+        "former": tags.with_left_over(
+            what.state, probe.state, found.brought, probe.models.manifests
+        ),
+    }

@@ -1,0 +1,189 @@
+"""What is kept for the way back and how it is put back, by the real scripts; and the guard."""
+
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from pyinfra.api import FunctionCommand
+
+from r1fleet import outcome, paths
+from r1fleet.fleet import HostRun
+from r1fleet.model.manifest import manifest_path
+from r1fleet.remote import fail, step
+from r1fleet.rollback import by_hand, keep, restore
+from r1fleet.rollback.guard import end, guarded
+from r1fleet.rollback.restore import Restoration
+from r1fleet.rollback.served import FILES, Served
+from r1fleet.settings import Settings
+from tests.operations import fakehost
+from tests.operations.fakehost import FakeHost
+from tests.operations.test_alias_move import RUNUSER
+from tests.unit.build import bare
+from tests.unit.test_served import NAMES, one
+
+MODEL = manifest_path("deepseek-r1:14b")
+
+
+@pytest.fixture
+def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeHost:
+    monkeypatch.setattr(outcome, "_outcomes", {})
+    monkeypatch.setattr(paths, "RESTART_MARK", str(tmp_path / "mark" / "restart"))
+    more = ("/etc/r1fleet", "/etc/systemd/system", "/opt/ollama")
+    monkeypatch.setattr(fakehost, "MOVED", (*fakehost.MOVED, *more))
+    found = FakeHost(tmp_path, tmp_path.name)
+    found.tool("runuser", RUNUSER)
+    for path in FILES:
+        put(found, path, f"old {path}")
+    put(found, "/opt/ollama/0.32.15-x/bin/ollama", "").chmod(0o755)
+    found.at("/opt/ollama/current").symlink_to("0.32.15-x")
+    for name in ("blobs/s", "blobs/weights", f"manifests/{MODEL}"):
+        put(found, f"/m/{name}", f"old {name}")
+    return found
+
+
+def put(host: FakeHost, path: str, content: str) -> Path:
+    place = host.at(path)
+    place.parent.mkdir(parents=True, exist_ok=True)
+    place.write_text(content)
+    return place
+
+
+def what(host: FakeHost) -> Served:
+    files = dict.fromkeys(FILES, "sha")
+    return one(files=files, small_blobs=("s",), weights="weights", models_dir=str(host.at("/m")))
+
+
+def kept(host: FakeHost, served: Served) -> str:
+    assert host.play(keep.keep._inner(served, bare()))
+    (name,) = (path.name for path in host.at(paths.SERVED_DIR).iterdir())
+    return name
+
+
+def put_back(host: FakeHost, name: str) -> Restoration:
+    back = Restoration(name)
+    assert host.play([restore.read("rollback", "reads", back)])
+    assert host.play([restore.put_back("rollback", "puts back", back)]), outcome.of(host.name)
+    return back
+
+
+def test_it_is_kept_for_root_alone_and_once(host: FakeHost) -> None:
+    name = kept(host, what(host))
+    folder = host.at(f"{paths.SERVED_DIR}/{name}")
+    assert folder.stat().st_mode & 0o777 == 0o700
+    assert (folder / "models" / "manifests" / MODEL).read_text() == f"old manifests/{MODEL}"
+    assert not (folder / "models" / "blobs" / "weights").exists()
+    assert list(keep.keep._inner(what(host), bare(served=frozenset({name})))) == []
+
+
+def test_one_of_an_earlier_time_is_dated_anew_when_it_is_served_again(host: FakeHost) -> None:
+    kept(host, what(host))
+    first = f"20200101T000000Z-{what(host).id}"
+    folder = host.at(paths.SERVED_DIR)
+    next(folder.iterdir()).rename(folder / first)
+    probe = bare(served=frozenset({first, "20210101T000000Z-other"}))
+    by_hand_here = replace(probe, state={"served": what(host).id})
+    assert list(keep.keep._inner(what(host), by_hand_here)) == []  # it has its place in time
+    assert host.play(keep.keep._inner(what(host), probe))
+    (name,) = (path.name for path in folder.iterdir())
+    assert name > "2026"
+
+
+def test_the_oldest_go(host: FakeHost) -> None:
+    for number in range(7):
+        (host.at(paths.SERVED_DIR) / f"2020010{number}T000000Z-x").mkdir(parents=True)
+    assert host.play(keep.keep._inner(what(host), bare()))
+    assert len(list(host.at(paths.SERVED_DIR).iterdir())) == 5
+    assert not (host.at(paths.SERVED_DIR) / "20200102T000000Z-x").exists()
+
+
+def test_all_of_it_comes_back(host: FakeHost) -> None:
+    name = kept(host, what(host))
+    put(host, paths.ENGINE_ENV, "new")
+    put(host, "/opt/ollama/0.33.0-y/bin/ollama", "")
+    host.at("/opt/ollama/current").unlink()
+    host.at("/opt/ollama/current").symlink_to("0.33.0-y")
+    put(host, f"/m/manifests/{MODEL}", "new")
+    host.at("/m/blobs/s").unlink()  # as the engine's start removes what nothing names
+    assert put_back(host, name).done == "restart"
+    assert host.at(paths.ENGINE_ENV).read_text() == f"old {paths.ENGINE_ENV}"
+    assert host.at("/opt/ollama/current").readlink() == Path("0.32.15-x")
+    assert host.at(f"/m/manifests/{MODEL}").read_text() == f"old manifests/{MODEL}"
+    assert host.at("/m/blobs/s").read_text() == "old blobs/s"
+    assert sorted(path.name for path in host.at("/m").iterdir()) == ["blobs", "manifests"]
+    assert Path(paths.RESTART_MARK).exists()
+    assert put_back(host, name).done == "same"
+
+
+def test_a_model_alone_needs_no_restart(host: FakeHost) -> None:
+    name = kept(host, what(host))
+    put(host, f"/m/manifests/{MODEL}", "new")
+    put(host, paths.PRELOAD_BODY, "new")
+    assert put_back(host, name).done == "models"
+
+
+def test_without_the_weights_or_the_engine_nothing_is_touched(host: FakeHost) -> None:
+    name = kept(host, what(host))
+    put(host, paths.ENGINE_ENV, "new")
+    host.at("/m/blobs/weights").unlink()
+    back = Restoration(name)
+    commands = [restore.read("rollback", "reads", back), restore.put_back("rollback", "puts", back)]
+    assert not host.play(commands)
+    assert "weights of the model are no longer there" in (outcome.of(host.name).failure or "")
+    assert host.at(paths.ENGINE_ENV).read_text() == "new"
+
+
+def run_of(host: FakeHost, **facts: Any) -> HostRun:
+    pyinfra_host: Any = SimpleNamespace(name=host.name, state=SimpleNamespace(is_executing=True))
+    return HostRun(pyinfra_host, Settings(), bare("T4", **facts))
+
+
+def test_a_failure_is_handed_over_and_the_rest_is_not_done(host: FakeHost) -> None:
+    def commands() -> Any:
+        yield step("a", "one", "touch one", "")
+        yield step("a", "two", "echo because >&2; exit 1", "mend it")
+        yield step("a", "three", "exit 0", "")
+
+    given: list[str | None] = []
+
+    def through() -> Any:
+        given.append((yield from guarded(run_of(host), commands())))
+        yield end(f"{given[0]}; rolled back")
+
+    assert not host.play(through())
+    assert given == ["a: two: because; mend it"]
+    assert outcome.of(host.name).failure == "a: two: because; mend it; rolled back"
+    assert len(host.scripts) == 2
+
+
+def test_a_fault_of_planning_is_a_failure_too(host: FakeHost) -> None:
+    def commands() -> Any:
+        raise ValueError("no plan")
+        yield
+
+    given: list[str | None] = []
+
+    def through() -> Any:
+        given.append((yield from guarded(run_of(host), commands())))
+
+    assert host.play(through())
+    assert given == ["plan: no plan"]
+
+
+def test_a_rehearsal_sees_the_commands_themselves(host: FakeHost) -> None:
+    command = fail("a", "b", "c")
+    run = replace(run_of(host), rehearsing=True)
+    assert list(guarded(run, iter([command]))) == [command]  # type: ignore[arg-type]
+
+
+def test_by_hand_names_what_it_would_do_or_why_not(host: FakeHost) -> None:
+    run = replace(run_of(host, served=frozenset(NAMES), state={"served": "ccc"}), rehearsing=True)
+    commands = list(by_hand.back._inner(run))
+    assert [command.args[1] for command in commands] == [
+        f"reads what it served ({NAMES[1]})",
+        "puts back what it served",
+    ]
+    (refused,) = by_hand.back._inner(replace(run, settings=Settings(to="2020-01-01")))
+    assert isinstance(refused, FunctionCommand)
+    assert refused.function.__name__ == "fail"
