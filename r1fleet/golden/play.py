@@ -41,9 +41,11 @@ class Game:
     new: dict[str, Answer] = field(default_factory=dict)
 
 
-def is_canary(_host: str) -> bool:
-    """Whether the prompts are played on this host. All are, until waves say which ones go first."""
-    return True
+def is_canary(host: str) -> bool:
+    """Whether the prompts are played on this host: on those that go first, or where nobody waits."""
+    plan = outcome.rollout.plan
+    first = plan.waves[0].hosts if plan and len(plan.waves) > 1 else (host,)
+    return host in first
 
 
 @operation()
