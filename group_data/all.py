@@ -41,6 +41,17 @@ driver_rollback = False  # back to the driver before the last
 driver_repository_url = "https://developer.download.nvidia.com/compute/cuda/repos"  # or a mirror
 driver_keyring_sha256 = None  # of the keyring package; None: whatever the URL serves
 
+# Where models come from
+registry_url = "https://registry.ollama.ai"  # or a mirror
+registry_login_file = None  # a local file with user:password, or a token, in one line
+registry_login_command = None  # or a local command that prints it, such as: pass show registry
+pull_via = "fetch"  # fetch: a downloader that resumes; api: Ollama's own pull
+pull_rate_limit = None  # bytes per second of each host, such as 20M
+model_digests = {}  # pinned: {"deepseek-r1:14b": "sha256:..."}; goes before the lock
+model_sources = {}  # GGUF files: {"deepseek-r1:14b": {"url": "...", "sha256": "..."}}
+deep_check = False  # read every model on the hosts and check its SHA-256, each run
+prune = "keep"  # all: models that are not wanted here are removed
+
 # The model and its size
 model = "deepseek-r1"  # name in the registry
 tag = None  # a forced tag such as 14b; None: the best that fits
@@ -56,12 +67,6 @@ cpu_largest_tag = "7b"  # the largest on a CPU by placement or no_gpu; tag may f
 vram_reserve_mib = 0  # MiB of each GPU that the plan leaves to others
 desktop = False  # a screen hangs on it: reserve at least 1536
 extra_models = []  # loaded beside it, such as nomic-embed-text; room is kept for them
-
-# Where models come from
-registry_url = "https://registry.ollama.ai"  # or a mirror
-pull_via = "fetch"  # fetch: a downloader that resumes; api: Ollama's own pull
-pull_rate_limit = None  # bytes per second of each host, such as 20M
-model_digests = {}  # pinned: {"deepseek-r1:14b": "sha256:..."}
 
 # The proof
 smoke_prompt = "Reply with exactly one word: READY"  # the question

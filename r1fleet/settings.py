@@ -14,16 +14,15 @@ from pydantic import (
     field_validator,
 )
 
+from r1fleet import lock
 from r1fleet import settings_check as check
 from r1fleet.settings_check import Bad
-from r1fleet.settings_driver import DriverSettings
 from r1fleet.settings_engine import Context, Line, Natural
+from r1fleet.settings_model import ModelSettings
 from r1fleet.settings_text import belongs_to_pyinfra, error_lines, group_data, merged
 
-ServerUrl = Annotated[str, AfterValidator(check.server_url)]
 ModelName = Annotated[str, AfterValidator(check.model_name)]
 Tag = Annotated[str, AfterValidator(check.tag)]
-Rate = Annotated[str, BeforeValidator(check.rate)]
 Names = Annotated[tuple[str, ...], BeforeValidator(check.names)]
 
 
@@ -35,7 +34,7 @@ class SettingsError(ValueError):
         self.lines = lines
 
 
-class Settings(DriverSettings):
+class Settings(ModelSettings):
     """The settings of one host. Flat, because pyinfra looks keys up whole and never merges."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
@@ -95,17 +94,6 @@ class Settings(DriverSettings):
     desktop: bool = Field(default=False, description="a screen hangs on it: reserve at least 1536")
     extra_models: Names = Field(
         default=(), description="loaded beside it, such as nomic-embed-text; room is kept for them"
-    )
-
-    registry_url: ServerUrl = Field(default="https://registry.ollama.ai", description="or a mirror")
-    pull_via: Literal["fetch", "api"] = Field(
-        default="fetch", description="fetch: a downloader that resumes; api: Ollama's own pull"
-    )
-    pull_rate_limit: Rate | None = Field(
-        default=None, description="bytes per second of each host, such as 20M"
-    )
-    model_digests: Annotated[dict[str, str], AfterValidator(check.digests)] = Field(
-        default={}, description='pinned: {"deepseek-r1:14b": "sha256:..."}'
     )
 
     smoke_prompt: Line = Field(
@@ -172,6 +160,20 @@ def read_all(hosts: Mapping[str, Mapping[str, object]]) -> dict[str, Settings]:
     if faults:
         raise SettingsError([f"{merged(names)}: {line}" for line, names in faults.items()])
     return found
+
+
+def locked(settings: Mapping[str, Settings]) -> dict[str, Settings]:
+    """The settings with the digests of the lock file, where they name none themselves.
+
+    Raises LockError.
+    """
+    pins = {name: entry.digest for name, entry in lock.read().items()}
+    if not pins:
+        return dict(settings)
+    return {
+        host: member.model_copy(update={"model_digests": pins | member.model_digests})
+        for host, member in settings.items()
+    }
 
 
 def _parse(data: Mapping[str, object]) -> Settings:

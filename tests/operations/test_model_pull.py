@@ -48,6 +48,15 @@ def installed(registry: Registry) -> ModelStore:
     return ModelStore("directory", manifests={path: sha256(registry.manifest)}, blobs=blobs)
 
 
+def put_blobs(host: FakeHost, big: bytes = BIG) -> Path:
+    """Both blobs as a person would have brought them; `big` is what the large one holds."""
+    folder = host.at("/srv/models/blobs")
+    folder.mkdir(parents=True)
+    (folder / f"sha256-{sha256(BIG)}").write_bytes(big)
+    (folder / f"sha256-{sha256(SMALL)}").write_bytes(SMALL)
+    return folder
+
+
 def test_a_bare_host_gets_the_model(host: FakeHost, registry: Registry) -> None:
     wanted = job(host, registry)
     assert deliver(host, wanted) is None
@@ -87,10 +96,13 @@ def test_a_model_that_is_not_in_our_records_is_taken_in(host: FakeHost, registry
     path = host.at("/srv/models/manifests") / wanted.want.manifest_path
     path.parent.mkdir(parents=True)
     path.write_bytes(registry.manifest)
+    blobs = put_blobs(host)
     assert deliver(host, wanted, bare(models=installed(registry))) is None
     assert wanted.installed == parse(registry.manifest)
     assert registry.requests == []
-    assert host.starts() == []
+    assert outcome.of(host.name).changes == []
+    assert not wanted.placed
+    assert (blobs / f"sha256-{sha256(BIG)}").read_bytes() == BIG
 
 
 def test_a_recorded_model_that_has_lost_a_blob_is_mended(

@@ -7,19 +7,18 @@ import subprocess
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 
 import pytest
 
 from r1fleet.model.manifest import STAGING, ModelManifest, ModelWanted, parse
-from r1fleet.model.unit import job_lines
+from r1fleet.model.unit import job_lines, script
 from tests.unit.registry import BIG, SMALL, Registry, serve, sha256
 
-SCRIPT = Path(str(resources.files("r1fleet.model") / "fetch.sh"))
+WAITS = "0.05 0.05 0.05 0.05"
 TOOLS = (
     *("sh", "cat", "mv", "rm", "mkdir", "cp", "stat", "id", "chown", "sync", "sha256sum"),
-    *("grep", "sed", "awk", "df", "sleep", "tail", "cut", "curl"),
+    *("grep", "sed", "awk", "df", "sleep", "tail", "cut", "curl", "touch", "tr"),
 )
 
 
@@ -54,6 +53,10 @@ class Site:
     def blob(self, data: bytes) -> Path:
         return self.models / "blobs" / f"sha256-{sha256(data)}"
 
+    @property
+    def script(self) -> Path:
+        return self.root / "fetch"
+
     def prepare(self) -> None:
         self.job.mkdir(parents=True, exist_ok=True)
         (self.job / "job").write_text(job_lines(self.want, self.manifest))
@@ -64,9 +67,10 @@ class Site:
         return self.run(*mode)
 
     def run(self, *mode: str) -> subprocess.CompletedProcess[str]:
+        self.script.write_text(script())
         return subprocess.run(
-            ["sh", SCRIPT, self.job, *mode],
-            env={"PATH": self.path, "R1_RUN": str(self.root / "run"), "R1_WAIT_S": "0.05"},
+            ["sh", self.script, self.job, *mode],
+            env={"PATH": self.path, "R1_RUN": str(self.root / "run"), "R1_WAITS": WAITS},
             capture_output=True,
             text=True,
             timeout=60,
@@ -152,8 +156,9 @@ def test_goes_on_after_it_was_ended_in_the_middle(
     registry.pause_s = 0.03
     site.prepare()
     # A session of its own, so that the signal reaches the downloader too, as systemd's does.
+    site.status()  # puts the script there
     running = subprocess.Popen(
-        ["sh", SCRIPT, site.job],
+        ["sh", site.script, site.job],
         env={"PATH": site.path, "R1_RUN": str(site.root / "run")},
         start_new_session=True,
         stdout=subprocess.DEVNULL,
