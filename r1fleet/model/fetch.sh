@@ -136,7 +136,7 @@ download() {
     { printf '%s\n  out=%s\n' "$place" "$hex"
       [ -z "$auth" ] || printf '  header=Authorization: %s\n' "$auth"; } |
       aria2c --no-conf=true --dir="$stage" --continue=true --file-allocation=none \
-        --max-connection-per-server=8 --split=8 --min-split-size=16M --auto-save-interval=5 \
+        --max-connection-per-server=8 --split=8 --min-split-size=16M --auto-save-interval=1 \
         --max-tries=2 --retry-wait=1 --connect-timeout=10 --timeout=30 --lowest-speed-limit=1K \
         --max-overall-download-limit="$limit" --auto-file-renaming=false --allow-overwrite=false \
         --summary-interval=0 --show-console-readout=false --console-log-level=error \

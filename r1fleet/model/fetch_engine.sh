@@ -102,9 +102,10 @@ END
     fetch_blob
   fi
   put installing
+  wanted=$hex
   place_blobs
   [ -z "$replaced" ] || unload
-  body="{\"model\":\"$name\",\"files\":{\"model.gguf\":\"sha256:$hex\"},\"stream\":false}"
+  body="{\"model\":\"$name\",\"files\":{\"model.gguf\":\"sha256:$wanted\"},\"stream\":false}"
   log=$run_dir/log
   before=$(sha256sum "$models/manifests/$path" 2>/dev/null)
   call -o "$log" -d "$body" "$engine/api/create" ||
