@@ -48,7 +48,7 @@ def read(path: Path = FILE) -> dict[str, Locked]:
     except FileNotFoundError:
         return {}
     except (OSError, UnicodeDecodeError, ValueError) as error:
-        raise LockError(f"{path}: {error}; write it anew with `r1fleet lock`") from error
+        raise LockError(f"{path}: {error}; mend it, or remove it and run `r1fleet lock`") from error
 
 
 def parse(text: str) -> dict[str, Locked]:

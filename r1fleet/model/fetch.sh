@@ -4,8 +4,8 @@
 #                       former call stopped.
 #   fetch JOB api       by Ollama's own pull
 #   fetch JOB status    prints how far it is
-#   fetch JOB import    brings one file, checked, and has the engine make a model of it
-# JOB is a folder with `job` (lines "key value", "blob HEX BYTES") and `manifest` (as served).
+# JOB is a folder with `job` (lines "key value", "blob HEX BYTES"), `manifest` (as served), and
+# `sent-HEX` for a blob that came with the job.
 # Nothing is ever half-done in blobs/ or manifests/: files come by rename, the manifest last, and
 # only once all of them are here: the engine's start prunes what no manifest names.
 # R1_AUTH in the environment is the registry's Authorization; curl and aria2c get it by their
@@ -38,7 +38,7 @@ while read -r key value; do
     insecure) insecure=$value ;;
     engine) engine=$value ;;
     deep) deep=$value ;;       # yes: blobs that are there are checked by their sum, too
-    from) from=$value ;;       # for `import`: where its file lies
+    from) from=$value ;;       # where a blob lies that is in no registry
   esac
 done 2>/dev/null <"$job/job"
 stage=${models-}/.r1fleet-staging
@@ -132,7 +132,7 @@ download() {
     elsewhere=$(ask -s -o /dev/null -r 0-0 -m 30 -w '%{redirect_url}' "$blob_url")
     if [ -n "$elsewhere" ]; then place=$elsewhere auth=; fi
   fi
-  if [ -n "$aria2" ]; then
+  if [ -n "$aria2" ] && [ "${place#file:}" = "$place" ]; then
     { printf '%s\n  out=%s\n' "$place" "$hex"
       [ -z "$auth" ] || printf '  header=Authorization: %s\n' "$auth"; } |
       aria2c --no-conf=true --dir="$stage" --continue=true --file-allocation=none \
@@ -204,6 +204,8 @@ download_whole() {
 
 fetch_blob() {
   file=$stage/$hex
+  [ ! -e "$job/sent-$hex" ] || cp "$job/sent-$hex" "$file" || fail "cannot write to $stage"
+  [ ! -e "$models/.r1fleet-upload/$hex" ] || mv -f "$models/.r1fleet-upload/$hex" "$file"
   blob_url=${from:-$url/blobs/sha256:$hex}
   # aria2's map of a sparse file means nothing to curl.
   if [ -z "$aria2" ] && [ -e "$file.aria2" ]; then rm -f "$file" "$file.aria2"; fi

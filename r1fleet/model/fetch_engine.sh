@@ -1,4 +1,4 @@
-# The part of fetch.sh that works by the engine: its own pull, and models made of one file.
+# The part of fetch.sh that works by the engine's own pull.
 
 # The engine takes parts with a gap among their numbers, or an empty one, and then fails for ever.
 drop_broken_parts() {
@@ -87,31 +87,4 @@ api() {
   fi
   has_manifest || fail "Ollama took sha256:${sum-}, the registry had said $digest"
   [ -z "$replaced" ] || unload
-}
-
-# One file, by its sum; the engine reads from it what kind of model it is.
-import() {
-  aria2=
-  case $from in http*) aria2=$(command -v aria2c) ;; esac
-  make_folders
-  read -r key hex size <<END
-$(grep '^blob ' "$job/job")
-END
-  if ! sound "$models/blobs/sha256-$hex" "$hex" "$size"; then
-    [ ! -e "$models/.r1fleet-upload/$hex" ] || mv -f "$models/.r1fleet-upload/$hex" "$stage/$hex"
-    fetch_blob
-  fi
-  put installing
-  wanted=$hex
-  place_blobs
-  [ -z "$replaced" ] || unload
-  body="{\"model\":\"$name\",\"files\":{\"model.gguf\":\"sha256:$wanted\"},\"stream\":false}"
-  log=$run_dir/log
-  before=$(sha256sum "$models/manifests/$path" 2>/dev/null)
-  call -o "$log" -d "$body" "$engine/api/create" ||
-    fail "Ollama's create: $(tail -n 1 "$run_dir/error")"
-  grep -q '"status":"success"' "$log" ||
-    fail "Ollama's create: $(tail -n 1 "$log" | sed 's/.*"error":"\(.*\)".*/\1/')"
-  [ "$(sha256sum "$models/manifests/$path")" = "$before" ] || placed=$((placed + 1))
-  rm -rf "$stage"
 }

@@ -8,7 +8,6 @@ put starting
 auth=
 case ${2-} in
   api) api ;;
-  import) import ;;
   *) fetch ;;
 esac
 total=$(status | grep -E '^(total|done) ')

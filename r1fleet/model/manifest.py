@@ -110,7 +110,7 @@ class ModelWanted:
     @property
     def by_engine(self) -> bool:
         """Whether the running engine is needed to bring it."""
-        return self.via == "api" or self.source is not None
+        return self.via == "api" and self.source is None
 
     @property
     def path(self) -> str:
@@ -245,12 +245,6 @@ def missing(manifest: ModelManifest, blobs: Mapping[str, int]) -> tuple[Blob, ..
 def is_of_source(want: ModelWanted, manifest: ModelManifest) -> bool:
     """Whether an installed model was made of the file that is wanted; true without a source."""
     return want.source is None or want.source.digest in {blob.digest for blob in manifest.blobs}
-
-
-def file_alone(want: ModelWanted, made: ModelManifest) -> ModelManifest | None:
-    """Of a model that was made of a file, the file: what a fetch of it brings."""
-    blobs = tuple(blob for blob in made.blobs if want.source and blob.digest == want.source.digest)
-    return ModelManifest(blobs[0].digest, blobs) if blobs else None
 
 
 def bytes_to_fetch(lacking: Iterable[Blob], staged: Mapping[str, int]) -> int:

@@ -131,11 +131,11 @@ def begin(host: Host, stage: str, title: str, pull: Pull) -> None:
     seen = unit.look(host, want, held=accepted is not None)
     held = _held(want, seen, accepted)
     whole = held is not None and not manifests.missing(held, pull.store.blobs)
-    if want.source:
-        there = manifests.file_alone(want, held) if held and whole else None
-        pull.coming = there or sources.coming(host, want)
-    elif held and whole:
+    if held and whole:
         pull.coming, pull.raw = held, seen.manifest
+    elif want.source:
+        pull.raw = sources.manifest(host, want)
+        pull.coming = manifests.parse(pull.raw)
     else:
         answer = unit.ask(host, want)
         pull.coming, pull.raw = _served(want, answer), answer.manifest
@@ -158,7 +158,7 @@ def begin(host: Host, stage: str, title: str, pull: Pull) -> None:
         say(host, stage, f"fetches {want.name} {_short(pull.coming.digest)}, {human(to_come)}")
     else:
         say(host, stage, f"finds {want.name} {_short(pull.coming.digest)} there, checks its sums")
-    if want.source and want.source.kind == "file" and lacking:
+    if want.source and want.source.digest in {blob.digest for blob in lacking}:
         sources.upload(host, stage, want)
     unit.launch(host, want, pull.coming, pull.raw, deep=deep)
 
@@ -195,8 +195,6 @@ def follow(host: Host, stage: str, title: str, pull: Pull) -> None:
         raise HostFailure(f"fetching {name}", why, "run again")
     if pull.want.authorization:
         unit.forget_login(host, pull.coming)
-    if not pull.raw:
-        pull.coming = _made(host, pull.want)
     pull.installed = pull.coming
     if not status.placed:
         say(host, stage, f"{name} is there, whole, {human(pull.coming.size_bytes)}")
@@ -204,7 +202,7 @@ def follow(host: Host, stage: str, title: str, pull: Pull) -> None:
     pull.placed = True
     mended = pull.known is not None and pull.known.digest == pull.coming.digest
     changed(host, f"model {name} {_short(pull.coming.digest)}{' mended' if mended else ''}")
-    if pull.want.digest is None and not mended:
+    if pull.want.digest is None and pull.want.source is None and not mended:
         text = f"{name} is not locked, took {pull.coming.digest}"
         outcome.of(host.name).notes.append(f"{text} (`r1fleet lock` keeps it)")
     say(host, stage, f"{name} is there, {human(pull.coming.size_bytes)}")
@@ -217,19 +215,6 @@ def _held(want: ModelWanted, seen: unit.Seen, accepted: str | None) -> ModelMani
     except ManifestError:  # it is fetched anew
         return None
     return held if held.digest == accepted and manifests.is_of_source(want, held) else None
-
-
-def _made(host: Host, want: ModelWanted) -> ModelManifest:
-    """The manifest that the engine made for a file."""
-    what = f"the manifest of {want.name}"
-    try:
-        made = manifests.parse(unit.look(host, want, held=True).manifest)
-    except ManifestError as error:
-        raise HostFailure(what, f"malformed, {error}", "see `journalctl -u ollama`") from error
-    if not manifests.is_of_source(want, made):
-        raise HostFailure(what, "the engine made it of something else", "run again")
-    _check_digest(host, want, made)
-    return made
 
 
 def _served(want: ModelWanted, seen: unit.Seen) -> ModelManifest:

@@ -6,8 +6,8 @@ from typing import Any
 from paramiko import SSHException
 from pyinfra.api import Host
 
-from r1fleet.model import unit
-from r1fleet.model.manifest import Blob, ModelManifest, ModelWanted, human
+from r1fleet.model import made, unit
+from r1fleet.model.manifest import ModelWanted, human
 from r1fleet.remote import HostFailure, run, say
 from r1fleet.shell import assign
 
@@ -24,8 +24,8 @@ stat -c 'size %s' "$R1_UPLOADS/$R1_NAME" 2>/dev/null || echo size 0
 """
 
 
-def coming(host: Host, want: ModelWanted) -> ModelManifest:
-    """What is to come: the file alone; its model's manifest is made on the host."""
+def manifest(host: Host, want: ModelWanted) -> bytes:
+    """The manifest of the model that is made of the file, once its size is known."""
     source = want.source
     assert source
     if source.kind == "file":
@@ -38,41 +38,48 @@ def coming(host: Host, want: ModelWanted) -> ModelManifest:
         size = found.size_bytes
         if not size:
             raise _no_file(want, found.error)
-    return ModelManifest(source.digest, (Blob(source.digest, size),))
+    return made.manifest(source, size)
 
 
 def upload(host: Host, stage: str, want: ModelWanted) -> None:
-    """Send the file from the laptop, from where a former run stopped."""
+    """Send the file, if it lies on the laptop, from where a former run stopped."""
     source = want.source
     assert source
+    if source.kind != "file":
+        return
     folder = f"{want.models_dir}/{unit.UPLOADS}"
-    made = run(host, assign({"R1_UPLOADS": folder, "R1_NAME": source.sha256}) + _MAKE_ROOM)
-    if not made.ok:
-        raise HostFailure(f"the upload of {want.name}", made.reason, "check the model directory")
-    there = unit.read(made).size_bytes
+    room = run(host, assign({"R1_UPLOADS": folder, "R1_NAME": source.sha256}) + _MAKE_ROOM)
+    if not room.ok:
+        raise HostFailure(f"the upload of {want.name}", room.reason, "check the model directory")
+    there = unit.read(room).size_bytes
     client: Any = getattr(host.connector, "client", None)
     if client is None:
         what = f"the upload of {want.name}"
         raise HostFailure(what, "this host is not reached by SSH", "give it as a path on the host")
-    path = Path(source.place).expanduser()
+    path, target = Path(source.place).expanduser(), f"{folder}/{source.sha256}"
     try:
-        size = path.stat().st_size
-        if there >= size:  # whole, or of something else: the checksum will tell
-            return
-        say(host, stage, f"sends {path.name}, {human(size - there)}")
-        with client.open_sftp() as sftp, path.open("rb") as file:
-            file.seek(there)
-            with sftp.open(f"{folder}/{source.sha256}", "ab") as target:
-                target.set_pipelined(True)
-                told = there
-                while chunk := file.read(CHUNK_BYTES):
-                    target.write(chunk)
-                    if file.tell() - told >= TELL_EVERY_BYTES:
-                        told = file.tell()
-                        say(host, stage, f"{path.name}: {human(told)} of {human(size)} sent")
+        # As long already, or longer: whole, or of something else; its checksum will tell.
+        if there < path.stat().st_size:
+            _send(host, stage, client, path, target, there)
     except (OSError, EOFError, SSHException) as error:
         why = str(error) or type(error).__name__
         raise HostFailure(f"the upload of {want.name}", why, AGAIN) from error
+    # -h: a link that was put in its place is not followed.
+    run(host, assign({"R1_FILE": target}) + 'chown -h ollama:ollama "$R1_FILE"')
+
+
+def _send(host: Host, stage: str, client: Any, path: Path, target: str, start: int) -> None:
+    size = path.stat().st_size
+    say(host, stage, f"sends {path.name}, {human(size - start)}")
+    with client.open_sftp() as sftp, path.open("rb") as file, sftp.open(target, "ab") as there:
+        file.seek(start)
+        there.set_pipelined(True)
+        told = start
+        while chunk := file.read(CHUNK_BYTES):
+            there.write(chunk)
+            if file.tell() - told >= TELL_EVERY_BYTES:
+                told = file.tell()
+                say(host, stage, f"{path.name}: {human(told)} of {human(size)} sent")
 
 
 def _no_file(want: ModelWanted, why: str) -> HostFailure:

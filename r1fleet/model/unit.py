@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 from pyinfra.api import Host
 
 from r1fleet import paths
+from r1fleet.model import made
 from r1fleet.model.manifest import REGISTRY, STAGING, ModelManifest, ModelWanted, human
 from r1fleet.remote import HostFailure, Result, run
 from r1fleet.shell import assign, write_file
@@ -24,7 +25,7 @@ UPLOADS = ".r1fleet-upload"  # beside blobs/: files that come from the laptop
 _LOOK = f"""
 echo "unit $(systemctl is-active {paths.PULL_UNIT})"
 cat {RUN_DIR}/status 2>/dev/null
-stat -c "staged %b %s %n" "$R1_STAGED"/$R1_PATTERN 2>/dev/null
+stat -c "staged %b %s %n" "$R1_STAGED"/$R1_PATTERN "$R1_SENT" 2>/dev/null
 d=$R1_MODELS
 while [ ! -d "$d" ]; do d=$(dirname "$d"); done
 df -Pk "$d" | awk 'END {{ print "disk", $2, $4 }}'
@@ -89,6 +90,10 @@ set -e
 printf '%s' "$R1_MANIFEST" | base64 -d >"$R1_JOB/manifest"
 printf '%s' "$R1_LINES" >"$R1_JOB/job"
 chmod 644 "$R1_JOB/job" "$R1_JOB/manifest"
+if [ -n "$R1_CONFIG" ]; then
+  printf '%s' "$R1_CONFIG" >"$R1_JOB/sent-$R1_CONFIG_HEX"
+  chmod 644 "$R1_JOB/sent-$R1_CONFIG_HEX"
+fi
 rm -f {RUN_DIR}/status
 systemd-run --quiet --collect --unit={paths.PULL_UNIT} --description="fetches $R1_NAME" \\
   --uid=ollama --gid=ollama -p RuntimeDirectory=r1fleet-pull -p RuntimeDirectoryPreserve=yes \\
@@ -215,11 +220,12 @@ def script() -> str:
 
 def look(host: Host, want: ModelWanted, *, held: bool) -> Seen:
     """See what is going on there; with `held`, the name's manifest as it is on the host, too."""
-    api = want.via == "api"
+    api = want.by_engine
     values = {
         "R1_MODELS": want.models_dir,
         "R1_STAGED": f"{want.models_dir}/{'blobs' if api else STAGING}",
         "R1_PATTERN": "*-partial" if api else "*",
+        "R1_SENT": f"{want.models_dir}/{UPLOADS}/{want.source.sha256}" if want.source else "",
         "R1_HELD": f"{want.models_dir}/manifests/{want.manifest_path}" if held else "",
     }
     return read(run(host, assign(values) + _LOOK))
@@ -263,7 +269,9 @@ def launch(
         "R1_LINES": job_lines(want, manifest, deep=deep),
         "R1_MANIFEST": base64.b64encode(raw).decode(),
         "R1_NAME": want.name,
-        "R1_HOW": "import" if want.source else "api" if want.via == "api" else "",
+        "R1_CONFIG": made.config(want.source) if want.source else "",
+        "R1_CONFIG_HEX": made.config_hex(want.source) if want.source else "",
+        "R1_HOW": "api" if want.by_engine else "",
     }
     place = write_file(FETCH, script(), mode="755")
     started = run(host, f"{assign(values)}({place}) || exit 1\n{_START}", stdin=script())

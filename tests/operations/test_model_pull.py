@@ -9,7 +9,7 @@ import pytest
 
 from r1fleet import outcome
 from r1fleet.hostfacts import ModelStore, Probe
-from r1fleet.model import pull, unit
+from r1fleet.model import made, pull, unit
 from r1fleet.model.manifest import ModelSource, ModelWanted, parse, state_entry
 from r1fleet.remote import Result
 from tests.operations.fakehost import FakeHost
@@ -388,14 +388,22 @@ def test_a_model_of_a_file_on_the_host(host: FakeHost, registry: Registry) -> No
     file = host.root / "x.gguf"
     file.write_bytes(BIG)
     source = ModelSource("path", str(file), sha256(BIG))
-    wanted = job(host, registry, source=source, engine_url=registry.url)
-    registry.create_line = '{"status":"success"}'
-    put_manifest(host, wanted, registry)  # what the engine would have put there
-    probe = bare(models=ModelStore("directory"))
-    assert deliver(host, wanted, probe) is None
-    assert wanted.installed == parse(registry.manifest)
-    assert list(pull.start._inner(again := pull.Pull(wanted.want), recorded(registry))) == []
-    assert again.installed == parse(registry.manifest)
+    wanted = job(host, registry, source=source)
+    assert deliver(host, wanted) is None
+    raw = made.manifest(source, len(BIG))
+    assert wanted.installed == parse(raw)
+    path = host.at("/srv/models/manifests") / wanted.want.manifest_path
+    assert path.read_bytes() == raw
+    assert (host.at("/srv/models/blobs") / f"sha256-{sha256(BIG)}").read_bytes() == BIG
+    assert registry.requests == []
+    blobs = {blob.file_name: blob.size_bytes for blob in parse(raw).blobs}
+    store = ModelStore("directory", manifests={wanted.want.manifest_path: sha256(raw)}, blobs=blobs)
+    probe = bare(models=store, state={"models": {NAME: state_entry(parse(raw))}})
+    again = pull.Pull(wanted.want)
+    assert list(pull.start._inner(again, probe)) == []
+    assert again.installed == parse(raw)
+    other = pull.Pull(replace(wanted.want, source=replace(source, sha256="0" * 64)))
+    assert len(list(pull.start._inner(other, probe))) == 1
 
 
 def test_a_file_that_is_not_there(host: FakeHost, registry: Registry) -> None:

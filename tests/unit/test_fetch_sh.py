@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from r1fleet.model import made
 from r1fleet.model.manifest import (
     STAGING,
-    Blob,
     ModelManifest,
     ModelSource,
     ModelWanted,
@@ -408,35 +408,45 @@ def test_a_bad_final_blob_goes_before_the_engine_trusts_it(site: Site, registry:
     assert site.blob(SMALL).exists()
 
 
-def test_a_model_of_a_file(site: Site, registry: Registry, tmp_path: Path) -> None:
-    file = tmp_path / "x.gguf"
-    file.write_bytes(BIG)
+def sourced(site: Site, content: bytes) -> ModelSource:
+    """Have the site want a model of a file that should hold BIG, and holds `content`."""
+    file = site.root / "x.gguf"
+    file.write_bytes(content)
     source = ModelSource("path", str(file), sha256(BIG))
     site.want = replace(site.want, source=source)
-    site.manifest = ModelManifest(source.digest, (Blob(source.digest, len(BIG)),))
-    registry.create_line = '{"status":"success"}'
-    made = site.models / "manifests" / site.want.manifest_path
-    made.parent.mkdir(parents=True)
-    made.write_bytes(site.raw)  # what the engine would have put there
-    result = site.fetch("import")
+    site.raw = made.manifest(source, len(BIG))
+    site.manifest = parse(site.raw)
+    site.prepare()
+    (site.job / f"sent-{made.config_hex(source)}").write_text(made.config(source))
+    return source
+
+
+def test_a_model_of_a_file(site: Site, registry: Registry) -> None:
+    source = sourced(site, BIG)
+    result = site.fetch()
     assert result.returncode == 0, result.stderr
     assert site.blob(BIG).read_bytes() == BIG
-    files = {"model.gguf": source.digest}
-    assert registry.posts == [
-        ("POST", "/api/create", {"model": "deepseek-r1:14b", "files": files, "stream": False})
-    ]
-    registry.create_line = '{"error":"unsupported architecture"}'
-    assert site.fetch("import").returncode == 1
-    assert site.status()["reason"] == "Ollama's create: unsupported architecture"
+    config = made.config(source).encode()
+    assert site.blob(config).read_bytes() == config
+    assert (site.models / "manifests" / site.want.manifest_path).read_bytes() == site.raw
+    assert registry.requests == []
 
 
-def test_a_file_with_another_checksum(site: Site, tmp_path: Path) -> None:
-    file = tmp_path / "x.gguf"
-    file.write_bytes(bytes(len(BIG)))
-    source = ModelSource("path", str(file), sha256(BIG))
-    site.want = replace(site.want, source=source)
-    site.manifest = ModelManifest(source.digest, (Blob(source.digest, len(BIG)),))
-    assert site.fetch("import").returncode == 1
+def test_a_file_that_was_sent_is_taken_from_there(site: Site) -> None:
+    sourced(site, b"not asked for")
+    uploads = site.models / ".r1fleet-upload"
+    uploads.mkdir(parents=True)
+    (uploads / sha256(BIG)).write_bytes(BIG)
+    assert site.fetch().returncode == 0
+    assert site.blob(BIG).read_bytes() == BIG
+    assert list(uploads.iterdir()) == []
+
+
+def test_a_file_with_another_checksum(site: Site) -> None:
+    sourced(site, bytes(len(BIG)))
+    assert site.fetch().returncode == 1
     wrong = sha256(bytes(len(BIG)))
     assert site.status()["reason"] == f"the file's checksum is {wrong}, expected {sha256(BIG)}"
     assert not site.blob(BIG).exists()
+    (site.root / "x.gguf").write_bytes(BIG)
+    assert site.fetch().returncode == 0
