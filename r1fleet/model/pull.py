@@ -104,7 +104,9 @@ def finish(pull: Pull) -> Commands:
 @operation()
 def cancel() -> Commands:
     """End the fetch that goes on on a host. What came stays, for a later run to go on from."""
-    yield step("pull", "ends the fetch", f"systemctl stop {paths.PULL_UNIT}", "see systemctl(1)")
+    unit_name = paths.PULL_UNIT
+    script = f"! systemctl is-active -q {unit_name} || systemctl stop {unit_name}"
+    yield step("pull", "ends the fetch", script, "see systemctl(1)")
 
 
 def _title(want: ModelWanted) -> str:

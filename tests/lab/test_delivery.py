@@ -99,14 +99,13 @@ def heavy(lab: Lab, served: Run, tmp_path_factory: pytest.TempPathFactory) -> It
     found.forget()
     found.put_back()
     lab.on(HOST, f"ollama rm {NAME}; true")
+    run = lab.deploy()
+    assert run.code == 0, run.output
 
 
 @pytest.fixture(autouse=True)
-def converged(lab: Lab, heavy: Heavy) -> Iterator[None]:
+def forgotten(heavy: Heavy) -> None:
     heavy.forget()
-    yield
-    run = lab.deploy("--limit", HOST)
-    assert run.code == 0, run.output
 
 
 def sent(lab: Lab, since: int, blob: str = "") -> int:
