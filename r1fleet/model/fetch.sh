@@ -163,7 +163,9 @@ ask_why() {
   answer=$(ask -sSL -r 0-0 --connect-timeout 10 --max-time 15 -o /dev/null -w '%{http_code}' \
     "$place" 2>"$run_dir/error")
   case $answer in
-    000) reason="no answer from ${from:-the registry} for blob $short: $(tail -n 1 "$run_dir/error")" ;;
+    000)
+      reason="no answer from ${from:-the registry} for blob $short: $(tail -n 1 "$run_dir/error")"
+      ;;
     2*) reason="the registry sends no more of blob $short than $(stat -c %s "$file") of $size bytes" ;;
     408 | 416 | 429) reason="registry answered $answer for blob $short" ;;
     4*) reason="registry answered $answer for blob $short" final_answer=yes ;;
@@ -174,7 +176,7 @@ ask_why() {
 complete() { has_size "$file" "$size" && [ ! -e "$file.aria2" ]; }
 
 download_whole() {
-  idle=0 rest=$waits
+  idle=0 rest=$waits anew=
   until complete; do
     pause=${waits%% *}
     before=$(mark)
@@ -192,6 +194,11 @@ download_whole() {
       idle=$((idle + 1))
       ask_why
       [ -z "$final_answer" ] || fail "$reason"
+      # The registry is well: then it is aria2's note of what came that is damaged, as by a full
+      # disk. Once only: the blob may be shorter than its manifest says.
+      case $answer$anew in
+        2??) [ ! -e "$file.aria2" ] || { anew=yes; rm -f "$file" "$file.aria2"; } ;;
+      esac
       [ -n "$rest" ] || fail "$reason, $idle tries"
       pause=${rest%% *}
       case $rest in *' '*) rest=${rest#* } ;; *) rest= ;; esac
@@ -266,7 +273,9 @@ install_manifest() {
 call() { curl -sS --noproxy '*' "$@" 2>"$run_dir/error" </dev/null; }
 
 # What the engine has in memory came from the blob that was no good.
-unload() { call -m 60 -o /dev/null -d "{\"model\":\"$name\",\"keep_alive\":0}" "$engine/api/generate"; }
+unload() {
+  call -m 60 -o /dev/null -d "{\"model\":\"$name\",\"keep_alive\":0}" "$engine/api/generate"
+}
 
 make_folders() {
   mkdir -p "$models/blobs" "$models/manifests" || fail "cannot make $models"

@@ -43,7 +43,8 @@ pull_once() {
   puller=$! still=0 seen=$(come_so_far)
   while kill -0 $puller 2>/dev/null; do
     sleep "${waits%% *}"
-    case $(tail -c 300 "$log" | tail -n 1) in *verifying*) still=0 ;; *) still=$((still + 1)) ;; esac
+    still=$((still + 1))
+    case $(tail -c 300 "$log" | tail -n 1) in *verifying*) still=0 ;; esac
     now=$(come_so_far)
     [ "$now" = "$seen" ] || still=0
     seen=$now

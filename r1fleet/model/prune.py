@@ -50,7 +50,7 @@ def remove(engine_url: str, names: tuple[str, ...]) -> Commands:
         yield step(
             "prune",
             f"removes {name}",
-            f"curl -sS --fail-with-body --noproxy '*' -m 120 -X DELETE -d {body}"
+            f"curl -sSf --noproxy '*' -m 120 -X DELETE -d {body}"
             f" {shlex.quote(engine_url)}/api/delete",
             "see `journalctl -u ollama`, or set prune to keep",
             change=f"{name} removed",

@@ -153,7 +153,8 @@ def begin(host: Host, stage: str, title: str, pull: Pull) -> None:
         unit.stop(host)
     lacking = manifests.missing(pull.coming, pull.store.blobs)
     to_come = manifests.bytes_to_fetch(lacking, seen.staged)
-    _check_space(want, to_come - manifests.stray_bytes(pull.coming, seen.staged), seen)
+    if to_come:
+        _check_space(want, to_come - manifests.stray_bytes(pull.coming, seen.staged), seen)
     # On its first arrival nothing is trusted by its size: a blob may be there from before us.
     deep = want.deep_check or pull.known != pull.coming
     if to_come:
@@ -255,7 +256,7 @@ def _check_digest(host: Host, want: ModelWanted, served: ModelManifest) -> None:
 
 def _check_space(want: ModelWanted, to_come: int, seen: unit.Seen) -> None:
     reserve = manifests.reserve_bytes(seen.disk_size_bytes)
-    if to_come and to_come + reserve > seen.disk_free_bytes:
+    if to_come + reserve > seen.disk_free_bytes:
         raise HostFailure(
             f"no room for {want.name}",
             f"{human(to_come)} are to come and {human(reserve)} must stay free,"

@@ -275,6 +275,9 @@ def test_a_lock_refuses_before_any_change_and_finds_what_was_retagged(
     assert code == 0, row
     assert installed(lab) == heavy.usual
     assert any("fetched by its digest" in note for note in row["notes"])  # type: ignore[attr-defined]
+    made = in_folder(lab, tmp_path, "r1fleet", "lock", inventory, *flags, "--from-host", HOST)
+    assert made.returncode == 0, made.stderr
+    assert lock.read(path)[NAME].digest == heavy.usual
 
 
 class WithTemplate(gguf.GGUFWriter):

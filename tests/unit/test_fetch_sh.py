@@ -204,6 +204,16 @@ def test_a_staged_file_that_is_no_use_is_fetched_anew(site: Site, staged: bytes)
     site.assert_installed()
 
 
+@pytest.mark.parametrize("control", [b"", b"\0" * 50, b"\0\1garbage" * 20])
+def test_a_damaged_note_of_the_downloader_is_no_obstacle(site: Site, control: bytes) -> None:
+    site.stage.mkdir(parents=True)
+    (site.stage / sha256(BIG)).write_bytes(BIG[:2_000_000])
+    (site.stage / f"{sha256(BIG)}.aria2").write_bytes(control)
+    result = site.fetch()
+    assert result.returncode == 0, result.stderr
+    site.assert_installed()
+
+
 def test_what_other_jobs_left_is_dropped(site: Site) -> None:
     site.stage.mkdir(parents=True)
     (site.stage / ("a" * 64)).write_bytes(b"old")
