@@ -42,6 +42,15 @@ driver_rollback = False  # back to the driver before the last
 driver_repository_url = "https://developer.download.nvidia.com/compute/cuda/repos"  # or a mirror
 driver_keyring_sha256 = None  # of the keyring package; None: whatever the URL serves
 
+# The rollout: who goes first, when it stops, who is left alone
+rollout_canary = 1  # hosts of each GPU model that go first, or their names; 0: none
+rollout_batch = "25%"  # hosts of each wave after that: a number or a share
+rollout_max_failed = 0  # more hosts that failed in their wave stop the rollout
+rollout_max_unreachable = 0  # as that, for hosts that were lost in their wave
+rollout_pause_s = 0  # wait between two waves, in seconds
+maintenance = {}  # left alone: {"until": "2026-12-01T06:00", "reason": "new PSU"}
+steal = False  # take hosts over that another operator holds
+
 # The name that clients ask for, and changes of what serves it
 alias = "deepseek-r1:fleet"  # the name that clients ask for; None: no such name
 alias_class = False  # one more with the size, as deepseek-r1:fleet-32b
@@ -52,14 +61,16 @@ drain_timeout_s = 60  # wait for running requests before a restart; 0: cut them 
 golden = None  # your own prompts, a YAML file (docs/alias.md)
 to = None  # for rollback.py: a date; None: what was served before
 
-# The rollout: who goes first, when it stops, who is left alone
-rollout_canary = 1  # hosts of each GPU model that go first, or their names; 0: none
-rollout_batch = "25%"  # hosts of each wave after that: a number or a share
-rollout_max_failed = 0  # more hosts that failed in their wave stop the rollout
-rollout_max_unreachable = 0  # as that, for hosts that were lost in their wave
-rollout_pause_s = 0  # wait between two waves, in seconds
-maintenance = {}  # left alone: {"until": "2026-12-01T06:00", "reason": "new PSU"}
-steal = False  # take hosts over that another operator holds
+# Where models come from
+registry_url = "https://registry.ollama.ai"  # or a mirror
+registry_login_file = None  # a local file with user:password, or a token, in one line
+registry_login_command = None  # or a local command that prints it, such as: pass show registry
+pull_via = "fetch"  # fetch: a downloader that resumes; api: Ollama's own pull
+pull_rate_limit = None  # bytes per second of each host, such as 20M
+model_digests = {}  # pinned: {"deepseek-r1:14b": "sha256:..."}; goes before the lock
+model_sources = {}  # GGUF files: {"deepseek-r1:14b": {"url": "...", "sha256": "..."}}
+deep_check = False  # read every model on the hosts and check its SHA-256, each run
+prune = "keep"  # all: models that are not wanted here are removed
 
 # The model and its size
 model = "deepseek-r1"  # name in the registry
@@ -76,12 +87,6 @@ cpu_largest_tag = "7b"  # the largest on a CPU by placement or no_gpu; tag may f
 vram_reserve_mib = 0  # MiB of each GPU that the plan leaves to others
 desktop = False  # a screen hangs on it: reserve at least 1536
 extra_models = []  # loaded beside it, such as nomic-embed-text; room is kept for them
-
-# Where models come from
-registry_url = "https://registry.ollama.ai"  # or a mirror
-pull_via = "fetch"  # fetch: a downloader that resumes; api: Ollama's own pull
-pull_rate_limit = None  # bytes per second of each host, such as 20M
-model_digests = {}  # pinned: {"deepseek-r1:14b": "sha256:..."}
 
 # The proof
 smoke_prompt = "Reply with exactly one word: READY"  # the question

@@ -7,6 +7,7 @@ import click
 # Imported when they are called: `fit` answers at once.
 COMMANDS = {
     "fit": "r1fleet.fit_command:fit",
+    "lock": "r1fleet.lock_command:lock",
     "plan": "r1fleet.plan_command:plan",
     "shape": "r1fleet.shape_command:shape",
     "lab": "lab.cli:lab",

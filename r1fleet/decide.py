@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 from r1fleet import catalog, paths, sticky
+from r1fleet import settings_sources as sources
 from r1fleet.alias import wanted as alias
 from r1fleet.engine.wanted import ARCHIVE_ARCH
 from r1fleet.hardware import hardware
@@ -104,11 +105,16 @@ def _known_digest(name: str) -> str | None:
 
 
 def _wanted(settings: Settings, name: str, catalogue_digest: str | None) -> ModelWanted:
+    source = settings.model_sources.get(name)
     return ModelWanted(
         name=name,
         registry_url=settings.registry_url,
         models_dir=settings.ollama_models,
-        digest=settings.model_digests.get(name),
+        # Of a file its own checksum is the identity; the manifest is made on the host.
+        digest=None if source else settings.model_digests.get(name),
+        authorization=settings.registry_authorization,
+        deep_check=settings.deep_check,
+        source=sources.of(source) if source else None,
         catalogue_digest=catalogue_digest,
         rate_limit=settings.pull_rate_limit,
         via=settings.pull_via,

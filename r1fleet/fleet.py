@@ -21,8 +21,10 @@ from pyinfra.api.facts import get_fact
 
 from r1fleet import history, outcome, report
 from r1fleet.hostfacts import Probe
+from r1fleet.lock import LockError
 from r1fleet.probe import HostProbe, ProbeError
-from r1fleet.settings import Settings, SettingsError, check_canaries, read_all
+from r1fleet.settings import Settings, SettingsError, check_canaries, locked, read_all
+from r1fleet.settings_sources import LoginError
 
 EXIT_SETTINGS = 2
 PROBE_LIMIT_S = 180  # two calls of nvidia-smi may take a minute each
@@ -39,6 +41,7 @@ class HostRun:
     trouble: str = ""  # why there is no probe
     rehearsing: bool = False  # the generator is only read for its steps, nothing is executed
     seen_changes: int = 0
+    moved: bool = False  # what a former model directory holds has been taken along
 
     @property
     def stale(self) -> bool:
@@ -102,10 +105,14 @@ def _begin(whole: State) -> None:
     hosts = [member for member in whole.inventory if whole.is_host_in_limit(member)]
     data = {member.name: member.data.dict() for member in hosts}  # type: ignore[no-untyped-call]
     try:
-        settings = read_all(data)
+        settings = locked(read_all(data))
         check_canaries(settings, [member.name for member in whole.inventory])
+        for member_settings in settings.values():
+            _ = member_settings.registry_authorization  # before any host is asked anything
     except SettingsError as error:
         _stop(error.lines)
+    except (LockError, LoginError) as error:
+        _stop([str(error)])
     signal.signal(signal.SIGINT, _interrupted)
     _fleet.runs = {member.name: HostRun(member, settings[member.name]) for member in hosts}
     report.at_exit(whole, settings)

@@ -14,7 +14,8 @@ from r1fleet.sizing import Choice
 def host_plan(found: Outcome, settings: Settings) -> dict[str, Any] | None:
     """The size with its reasons; None when it came to none.
 
-    `download_bytes` are to come by the catalogue's size, 0 when the model is there, whole.
+    `models` are wanted from a registry, `installed` are there. `download_bytes` are to come by the
+    catalogue's size, 0 when the model is there, whole.
     """
     if found.sizing is None or found.probe is None:
         return None
@@ -23,7 +24,19 @@ def host_plan(found: Outcome, settings: Settings) -> dict[str, Any] | None:
     return {
         **sizing_data(found.sizing),
         "would_now_choose": found.kept_over,
+        "models": _models(settings, choice) if choice else {},
+        "installed": manifest.installed_digests(found.probe.models),
         "download_bytes": choice.model.size_bytes if choice and not there else 0,
+    }
+
+
+def _models(settings: Settings, choice: Choice) -> dict[str, Any]:
+    """What is to be had from a registry, and from which."""
+    wants = (decide.model_wanted(settings, choice), *decide.extras_wanted(settings, choice))
+    return {
+        want.name: {"registry_url": want.registry_url, "pinned": want.digest}
+        for want in wants
+        if want.source is None
     }
 
 

@@ -26,13 +26,13 @@ from r1fleet.fleet import HostRun
 from r1fleet.golden import play as golden
 from r1fleet.golden.play import Game
 from r1fleet.hostfacts import Probe
-from r1fleet.model import pull
+from r1fleet.model import move, prune, pull
 from r1fleet.model.manifest import state_entry
-from r1fleet.remote import fail, is_refusal, refusal_text, shows, title, warn
-from r1fleet.rollback.guard import guarded
+from r1fleet.remote import changed, fail, is_refusal, refusal_text, shows, title, warn
+from r1fleet.rollback.guard import guarded, optional
 from r1fleet.rollback.restore import roll_back
 from r1fleet.rollback.served import find
-from r1fleet.sizing import Sizing, policy
+from r1fleet.sizing import Choice, Sizing, policy
 from r1fleet.verify import extras as beside
 from r1fleet.verify import smoke
 from r1fleet.verify.fingerprint import (
@@ -92,6 +92,7 @@ def _stages(run: HostRun) -> Commands:
     driver_plan = plan_driver(probe, settings)
     if driver_plan.action in ("none", "skip"):
         yield from _size(run, probe)  # a host that nothing fits is refused before any change
+    yield from _compare(run, probe)
     yield from engine.tools._inner(probe, settings.proxies)
     if driver_plan.commands:
         yield from _early_pull(run, probe)
@@ -100,7 +101,7 @@ def _stages(run: HostRun) -> Commands:
     sizing = yield from _size(run, probe)
     yield from handover.check_name(run, sizing.chosen, probe)
     delivery = pull.Pull(decide.model_wanted(settings, sizing.chosen))
-    yield from engine.prepare._inner(probe, settings.ollama_models)
+    probe = yield from _store(run, probe)
     # Where trying it on can change no more than the context, the download need not wait for it.
     if decide.is_certain(settings, probe, sizing.chosen):
         yield from tags.keep_side._inner(delivery.want, probe)
@@ -140,10 +141,13 @@ def _serve(
     yield from engine.preload._inner(
         probe,
         wanted.preload(settings, proof.model),
-        again=needs_load(probe, proof.digest, proof.keep_alive, proof.same_weights),
+        again=delivery.placed
+        or needs_load(probe, proof.digest, proof.keep_alive, proof.same_weights),
     )
     probe = yield from _look_again(run)
     yield from _verify(run, probe, proof, sizing, tried, (delivery, *extras), game)
+    for command in _tidy(run, probe, proof, choice, (delivery, *extras)):
+        yield optional(command)  # what is proven is not put back for that
 
 
 def preview(run: HostRun) -> tuple[list[str], str | None]:
@@ -179,10 +183,55 @@ def _early_pull(run: HostRun, probe: Probe) -> Commands:
     choice = decide.size(run.settings, probe).sizing.choice
     certain = choice and decide.is_certain(run.settings, probe, choice)
     if choice and certain and choice.placement == "gpu" and not run.rehearsing:
-        yield from engine.prepare._inner(probe, run.settings.ollama_models)
+        probe = yield from _store(run, probe)
         delivery = pull.Pull(decide.model_wanted(run.settings, choice))
         yield from tags.keep_side._inner(delivery.want, probe)
         yield from pull.start._inner(delivery, probe)
+
+
+def _compare(run: HostRun, probe: Probe) -> Commands:
+    """Where a digest is pinned, the registry's is compared with it before anything changes."""
+    pinned = run.settings.model_digests
+    choice = decide.size(run.settings, probe).sizing.choice if pinned else None
+    if choice:
+        extras = decide.extras_wanted(run.settings, choice)
+        for want in (decide.model_wanted(run.settings, choice), *extras):
+            yield from pull.check._inner(want, move.after(run.settings.ollama_models, probe))
+
+
+def _store(run: HostRun, probe: Probe) -> Generator[FunctionCommand, None, Probe]:
+    """The model directory, with what a former one holds; returns the probe after it."""
+    new = run.settings.ollama_models
+    yield from engine.prepare._inner(probe, new)
+    old = move.former(probe.state, new)
+    if old is None or run.moved:
+        return probe
+    yield from move.take_along._inner(old, new)
+    if run.rehearsing:
+        return move.after(new, probe)
+    run.moved, before = True, probe.models.manifests
+    probe = yield from _look_again(run, whatever=True)
+    if count := len(probe.models.manifests) - len(before):
+        changed(run.host, f"{count} models from {old}")
+    return probe
+
+
+def _tidy(
+    run: HostRun, probe: Probe, proof: SmokeWanted, choice: Choice, pulls: tuple[pull.Pull, ...]
+) -> Commands:
+    """What may go once all is proven; then an unwanted fetch ends, too."""
+    settings = run.settings
+    if old := move.former(probe.state, settings.ollama_models):
+        yield from move.leave._inner(old, settings.ollama_models)
+    if settings.prune == "all":
+        former = tags.former(probe.state, proof.model, proof.digest, probe.models.manifests)
+        kept = {*alias.names(settings, choice), *(row["name"] for row in former)}
+        wanted = [one.want.manifest_path for one in pulls]
+        names = prune.unwanted(probe.models, probe.state, settings.model, wanted, kept)
+        yield from prune.remove._inner(settings.base_url, names)
+    fetching = probe.unit("r1fleet-pull.service").active in ("active", "activating")
+    if fetching and all(one.installed and one.installed is one.known for one in pulls):
+        yield from pull.cancel._inner()
 
 
 def _driver(
@@ -283,7 +332,8 @@ def _verify(
     found.settings = settings_stamp(probe, proof, extras)
     verified = probe.state.get("verified")
     found.smoke = remembered(probe.state)
-    if not is_fresh(probe.state, stamp, datetime.now(UTC), run.settings.verify_max_age_s):
+    fresh = is_fresh(probe.state, stamp, datetime.now(UTC), run.settings.verify_max_age_s)
+    if not fresh or any(one.placed for one in pulls):
         found.smoke = None
         yield from smoke.smoke._inner(proof)
         yield from beside.extras._inner(proof, extras)
@@ -304,9 +354,9 @@ def _verify(
     yield from handover.finish(run, probe, proof, extras, choice, pulls[0], state_with)
 
 
-def _look_again(run: HostRun) -> Generator[FunctionCommand, None, Probe]:
+def _look_again(run: HostRun, *, whatever: bool = False) -> Generator[FunctionCommand, None, Probe]:
     """The host as it is now; asked only if this run has changed something since the last look."""
-    if run.stale and run.look() is None:
+    if (run.stale or whatever) and run.look() is None:
         yield fail("probe", run.trouble, "look at the host, then run again")
     assert run.probe
     return run.probe

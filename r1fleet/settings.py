@@ -15,17 +15,17 @@ from pydantic import (
     field_validator,
 )
 
+from r1fleet import lock
 from r1fleet import settings_check as check
 from r1fleet.settings_alias import AliasSettings
 from r1fleet.settings_check import Bad
 from r1fleet.settings_engine import Context, Line, Natural
+from r1fleet.settings_model import ModelSettings
 from r1fleet.settings_rollout import RolloutSettings, disagreements
 from r1fleet.settings_text import belongs_to_pyinfra, error_lines, group_data, merged
 
-ServerUrl = Annotated[str, AfterValidator(check.server_url)]
 ModelName = Annotated[str, AfterValidator(check.model_name)]
 Tag = Annotated[str, AfterValidator(check.tag)]
-Rate = Annotated[str, BeforeValidator(check.rate)]
 Names = Annotated[tuple[str, ...], BeforeValidator(check.names)]
 
 
@@ -37,7 +37,7 @@ class SettingsError(ValueError):
         self.lines = lines
 
 
-class Settings(RolloutSettings, AliasSettings):
+class Settings(ModelSettings, AliasSettings, RolloutSettings):
     """The settings of one host. Flat, because pyinfra looks keys up whole and never merges."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
@@ -99,17 +99,6 @@ class Settings(RolloutSettings, AliasSettings):
     desktop: bool = Field(default=False, description="a screen hangs on it: reserve at least 1536")
     extra_models: Names = Field(
         default=(), description="loaded beside it, such as nomic-embed-text; room is kept for them"
-    )
-
-    registry_url: ServerUrl = Field(default="https://registry.ollama.ai", description="or a mirror")
-    pull_via: Literal["fetch", "api"] = Field(
-        default="fetch", description="fetch: a downloader that resumes; api: Ollama's own pull"
-    )
-    pull_rate_limit: Rate | None = Field(
-        default=None, description="bytes per second of each host, such as 20M"
-    )
-    model_digests: Annotated[dict[str, str], AfterValidator(check.digests)] = Field(
-        default={}, description='pinned: {"deepseek-r1:14b": "sha256:..."}'
     )
 
     smoke_prompt: Line = Field(
@@ -188,6 +177,20 @@ def check_canaries(settings: Mapping[str, Settings], inventory: Collection[str])
         near = get_close_matches(unknown[0], inventory, n=1)
         hint = f"did you mean {near[0]!r}?" if near else "name hosts of the inventory"
         raise SettingsError([f"rollout_canary: names no host {unknown[0]!r}; {hint}"])
+
+
+def locked(settings: Mapping[str, Settings]) -> dict[str, Settings]:
+    """The settings with the digests of the lock file, where they name none themselves.
+
+    Raises LockError.
+    """
+    pins = {name: entry.digest for name, entry in lock.read().items()}
+    if not pins:
+        return dict(settings)
+    return {
+        host: member.model_copy(update={"model_digests": pins | member.model_digests})
+        for host, member in settings.items()
+    }
 
 
 def _parse(data: Mapping[str, object]) -> Settings:

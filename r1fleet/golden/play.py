@@ -42,7 +42,7 @@ class Game:
 
 
 def is_canary(host: str) -> bool:
-    """Whether the prompts are played on this host: on those that go first, or where nobody waits."""
+    """Whether the prompts are played on this host: on those that go first, or where none does."""
     plan = outcome.rollout.plan
     first = plan.waves[0].hosts if plan and len(plan.waves) > 1 else (host,)
     return host in first

@@ -4,18 +4,27 @@
 #                       former call stopped.
 #   fetch JOB api       by Ollama's own pull
 #   fetch JOB status    prints how far it is
-# JOB is a folder with `job` (lines "key value", "blob HEX BYTES") and `manifest` (as served).
-# Nothing is ever half-done in blobs/ or manifests/: files come by rename, the manifest last.
+# JOB is a folder with `job` (lines "key value", "blob HEX BYTES"), `manifest` (as served), and
+# `sent-HEX` for a blob that came with the job.
+# Nothing is ever half-done in blobs/ or manifests/: files come by rename, the manifest last, and
+# only once all of them are here: the engine's start prunes what no manifest names.
+# R1_AUTH in the environment is the registry's Authorization; curl and aria2c get it by their
+# standard input, so that no process list shows it.
 LC_ALL=C
 export LC_ALL
 set -u
 umask 022
 job=$1
 run_dir=${R1_RUN:-/run/r1fleet-pull}
-wait_s=${R1_WAIT_S:-2}
-max_idle=5 # tries in a row that bring no new byte
+# Pauses after tries that bring no new byte; when they are used up it fails. A byte that comes
+# begins them anew.
+waits=${R1_WAITS:-2 4 8 15 30 30 30 30 30}
 limit=0
 source=
+deep=
+from=
+placed=0
+replaced=
 
 while read -r key value; do
   case $key in
@@ -28,12 +37,15 @@ while read -r key value; do
     source) source=$value ;;
     insecure) insecure=$value ;;
     engine) engine=$value ;;
+    deep) deep=$value ;;       # yes: blobs that are there are checked by their sum, too
+    from) from=$value ;;       # where a blob lies that is in no registry
   esac
 done 2>/dev/null <"$job/job"
 stage=${models-}/.r1fleet-staging
 
 put() { # put STATE [REASON]
-  printf 'digest %s\nstate %s\nreason %s\n' "$digest" "$1" "${2-}" >"$run_dir/status.new"
+  printf 'digest %s\nmodels %s\nstate %s\nreason %s\n' "$digest" "$models" "$1" "${2-}" \
+    >"$run_dir/status.new"
   mv -f "$run_dir/status.new" "$run_dir/status"
 }
 
@@ -44,6 +56,16 @@ fail() {
 }
 
 has_size() { [ -f "$1" ] && [ "$(stat -c %s "$1")" = "$2" ]; }
+
+has_sum() {
+  put checking
+  sum=$(sha256sum <"$1")
+  sum=${sum%% *}
+  [ "$sum" = "$2" ]
+}
+
+# Whether a final blob is what it should be. Its size always tells; its sum costs reading it.
+sound() { has_size "$1" "$3" && { [ "$deep" != yes ] || has_sum "$1" "$2"; }; }
 
 # Bytes that have come: blocks, because downloaders write sparse files in parts, but no more than
 # the length, because filesystems allocate ahead.
@@ -75,20 +97,55 @@ status() {
   printf 'total %s\ndone %s\n' $total $got
 }
 
+ask() { # curl with the login, if there is one
+  if [ -n "$auth" ]; then
+    printf 'header = "Authorization: %s"\n' "$auth" | curl -K - "$@"
+  else
+    curl "$@" </dev/null
+  fi
+}
+
+field() { printf '%s\n' "$challenge" | sed -n "s/.*$1=\"\([^\"]*\)\".*/\1/p"; }
+
+# Sets $auth for a URL: the login itself, or the token that the registry gives for it. The login
+# goes to no other server than the registry.
+authorize() {
+  auth=${R1_AUTH-}
+  [ -n "$auth" ] || return 0
+  challenge=$(ask -s -D - -o /dev/null -r 0-0 -m 30 "$1" | tr -d '\r' |
+    sed -n 's/^[Ww][Ww][Ww]-[Aa]uthenticate: *[Bb]earer *//p')
+  realm=$(field realm)
+  host=${1#*://}
+  case $realm in "${1%%://*}://${host%%/*}/"*) ;; *) return 0 ;; esac
+  token=$(ask -s -m 30 -G --data-urlencode "service=$(field service)" \
+    --data-urlencode "scope=$(field scope)" "$realm" |
+    sed -n 's/.*"token" *: *"\([^"]*\)".*/\1/p')
+  [ -z "$token" ] || auth="Bearer $token"
+}
+
 # One try at $file from $blob_url. 100 = the disk does not take it.
 download() {
-  if [ -n "$aria2" ]; then
-    aria2c --no-conf=true --dir="$stage" --out="$hex" --continue=true --file-allocation=none \
-      --max-connection-per-server=8 --split=8 --min-split-size=16M --auto-save-interval=5 \
-      --max-tries=2 --retry-wait=1 --connect-timeout=10 --timeout=30 --lowest-speed-limit=1K \
-      --max-overall-download-limit="$limit" --auto-file-renaming=false --allow-overwrite=false \
-      --summary-interval=0 --show-console-readout=false --console-log-level=error \
-      --download-result=hide "$blob_url" </dev/null
+  authorize "$blob_url"
+  place=$blob_url
+  if [ -n "$auth" ]; then
+    # The login is not for the server that the registry sends us to.
+    elsewhere=$(ask -s -o /dev/null -r 0-0 -m 30 -w '%{redirect_url}' "$blob_url")
+    if [ -n "$elsewhere" ]; then place=$elsewhere auth=; fi
+  fi
+  if [ -n "$aria2" ] && [ "${place#file:}" = "$place" ]; then
+    { printf '%s\n  out=%s\n' "$place" "$hex"
+      [ -z "$auth" ] || printf '  header=Authorization: %s\n' "$auth"; } |
+      aria2c --no-conf=true --dir="$stage" --continue=true --file-allocation=none \
+        --max-connection-per-server=8 --split=8 --min-split-size=16M --auto-save-interval=1 \
+        --max-tries=2 --retry-wait=1 --connect-timeout=10 --timeout=30 --lowest-speed-limit=1K \
+        --max-overall-download-limit="$limit" --auto-file-renaming=false --allow-overwrite=false \
+        --summary-interval=0 --show-console-readout=false --console-log-level=error \
+        --download-result=hide --input-file=-
     code=$?
     [ $code != 9 ] || code=100
   else
-    curl -fsSL --proto '=http,https' -C - --limit-rate "$limit" --connect-timeout 10 \
-      --speed-limit 1024 --speed-time 30 -o "$file" "$blob_url" </dev/null
+    ask -fsSL --proto "=http,https${from:+,file}" -C - --limit-rate "$limit" \
+      --connect-timeout 10 --speed-limit 1024 --speed-time 30 -o "$file" "$place"
     code=$?
     # 33: the server knows no ranges, so what is here cannot be continued.
     [ $code != 33 ] || rm -f "$file"
@@ -103,10 +160,12 @@ mark() { stat -c '%b.%s' "$file" 2>/dev/null; }
 ask_why() {
   final_answer=
   short=sha256:$(echo "$hex" | cut -c1-12)
-  answer=$(curl -sSL -r 0-0 --connect-timeout 10 --max-time 15 -o /dev/null -w '%{http_code}' \
-    "$blob_url" 2>"$run_dir/error" </dev/null)
+  answer=$(ask -sSL -r 0-0 --connect-timeout 10 --max-time 15 -o /dev/null -w '%{http_code}' \
+    "$place" 2>"$run_dir/error")
   case $answer in
-    000) reason="no answer from the registry for blob $short: $(tail -n 1 "$run_dir/error")" ;;
+    000)
+      reason="no answer from ${from:-the registry} for blob $short: $(tail -n 1 "$run_dir/error")"
+      ;;
     2*) reason="the registry sends no more of blob $short than $(stat -c %s "$file") of $size bytes" ;;
     408 | 416 | 429) reason="registry answered $answer for blob $short" ;;
     4*) reason="registry answered $answer for blob $short" final_answer=yes ;;
@@ -117,8 +176,9 @@ ask_why() {
 complete() { has_size "$file" "$size" && [ ! -e "$file.aria2" ]; }
 
 download_whole() {
-  idle=0
+  idle=0 rest=$waits anew=
   until complete; do
+    pause=${waits%% *}
     before=$(mark)
     download
     code=$?
@@ -134,17 +194,26 @@ download_whole() {
       idle=$((idle + 1))
       ask_why
       [ -z "$final_answer" ] || fail "$reason"
-      [ $idle -lt $max_idle ] || fail "$reason, $max_idle tries"
+      # The registry is well: then it is aria2's note of what came that is damaged, as by a full
+      # disk. Once only: the blob may be shorter than its manifest says.
+      case $answer$anew in
+        2??) [ ! -e "$file.aria2" ] || { anew=yes; rm -f "$file" "$file.aria2"; } ;;
+      esac
+      [ -n "$rest" ] || fail "$reason, $idle tries"
+      pause=${rest%% *}
+      case $rest in *' '*) rest=${rest#* } ;; *) rest= ;; esac
     else
-      idle=0
+      idle=0 rest=$waits
     fi
-    sleep "$wait_s"
+    sleep "$pause"
   done
 }
 
 fetch_blob() {
   file=$stage/$hex
-  blob_url=$url/blobs/sha256:$hex
+  [ ! -e "$job/sent-$hex" ] || cp "$job/sent-$hex" "$file" || fail "cannot write to $stage"
+  [ ! -e "$models/.r1fleet-upload/$hex" ] || mv -f "$models/.r1fleet-upload/$hex" "$file"
+  blob_url=${from:-$url/blobs/sha256:$hex}
   # aria2's map of a sparse file means nothing to curl.
   if [ -z "$aria2" ] && [ -e "$file.aria2" ]; then rm -f "$file" "$file.aria2"; fi
   if [ -f "$file" ] && [ "$(stat -c %s "$file")" -gt "$size" ]; then rm -f "$file" "$file.aria2"; fi
@@ -153,17 +222,26 @@ fetch_blob() {
   while :; do
     put downloading
     download_whole
-    put checking
-    sum=$(sha256sum <"$file")
-    sum=${sum%% *}
-    [ "$sum" != "$hex" ] || break
+    ! has_sum "$file" "$hex" || break
     rm -f "$file"
+    case $from in file:*) fail "the file's checksum is $sum, expected $hex" ;; esac
     [ -n "$resumed" ] || fail "blob sha256:$hex came as sha256:$sum"
     # What a power cut left may be damaged; what comes in one go may not.
     resumed=
   done
   sync "$file"
-  mv -f "$file" "$models/blobs/sha256-$hex" || fail "cannot write to $models/blobs"
+}
+
+# The time of its last change spares a blob from the prune while no manifest names it yet.
+place_blobs() {
+  while read -r key hex size; do
+    [ "$key" = blob ] && [ -f "$stage/$hex" ] || continue
+    final=$models/blobs/sha256-$hex
+    [ ! -e "$final" ] || replaced=yes
+    touch "$stage/$hex"
+    mv -f "$stage/$hex" "$final" || fail "cannot write to $models/blobs"
+    placed=$((placed + 1))
+  done <"$job/job"
 }
 
 # What other jobs left behind would take the space that was counted as free.
@@ -175,7 +253,12 @@ drop_strays() {
   done
 }
 
+has_manifest() {
+  [ -f "$models/manifests/$path" ] && has_sum "$models/manifests/$path" "${digest#sha256:}"
+}
+
 install_manifest() {
+  if has_manifest; then return; fi
   fresh=$stage/manifest
   cp "$job/manifest" "$fresh" || fail "cannot write to $stage"
   sum=$(sha256sum <"$fresh")
@@ -184,53 +267,32 @@ install_manifest() {
   mkdir -p "$folder" || fail "cannot write to $models/manifests"
   sync "$fresh"
   mv -f "$fresh" "$models/manifests/$path" || fail "cannot write to $folder"
+  placed=$((placed + 1))
+}
+
+call() { curl -sS --noproxy '*' "$@" 2>"$run_dir/error" </dev/null; }
+
+# What the engine has in memory came from the blob that was no good.
+unload() {
+  call -m 60 -o /dev/null -d "{\"model\":\"$name\",\"keep_alive\":0}" "$engine/api/generate"
+}
+
+make_folders() {
+  mkdir -p "$models/blobs" "$models/manifests" || fail "cannot make $models"
+  mkdir -p -m 700 "$stage" || fail "cannot make $stage"
+  drop_strays
 }
 
 fetch() {
   aria2=$(command -v aria2c)
-  mkdir -p "$models/blobs" "$models/manifests" || fail "cannot make $models"
-  mkdir -p -m 700 "$stage" || fail "cannot make $stage"
-  drop_strays
+  make_folders
   while read -r key hex size; do
     [ "$key" = blob ] || continue
-    has_size "$models/blobs/sha256-$hex" "$size" || fetch_blob
+    sound "$models/blobs/sha256-$hex" "$hex" "$size" || fetch_blob
   done <"$job/job"
   put installing
+  place_blobs
   install_manifest
   rm -rf "$stage"
+  [ -z "$replaced" ] || unload
 }
-
-# A failure after the first line comes as HTTP 200 too: only a last "success" is one.
-api() {
-  put downloading
-  log=$run_dir/log
-  call() { curl -sS "$@" 2>"$run_dir/error" </dev/null; }
-  call -N -d "{\"model\":\"$source\",\"insecure\":$insecure}" "$engine/api/pull" >"$log" ||
-    fail "Ollama's pull ended: $(tail -n 1 "$run_dir/error")"
-  case $(tail -n 1 "$log") in
-    *'"status":"success"'*) ;;
-    *) fail "Ollama's pull: $(tail -n 1 "$log" | sed 's/.*"error":"\(.*\)".*/\1/')" ;;
-  esac
-  if [ "$source" != "$name" ]; then
-    put installing
-    call -f -d "{\"source\":\"$source\",\"destination\":\"$name\"}" "$engine/api/copy" ||
-      fail "Ollama's copy: $(tail -n 1 "$run_dir/error")"
-    call -f -X DELETE -d "{\"model\":\"$source\"}" "$engine/api/delete" ||
-      fail "Ollama's delete: $(tail -n 1 "$run_dir/error")"
-  fi
-  sum=$(sha256sum <"$models/manifests/$path")
-  sum=sha256:${sum%% *}
-  [ "$sum" = "$digest" ] || fail "Ollama took $sum, the registry had said $digest"
-}
-
-if [ "${2-}" = status ]; then
-  status
-  exit 0
-fi
-mkdir -p "$run_dir"
-trap 'put stopped "it was stopped on the host"; exit 143' INT TERM
-put starting
-if [ "${2-}" = api ]; then api; else fetch; fi
-total=$(status | grep -E '^(total|done) ')
-put complete
-echo "$total" >>"$run_dir/status"

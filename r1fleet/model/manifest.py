@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
 from pydantic import BaseModel, Field, ValidationError
 
@@ -31,11 +32,36 @@ class ManifestError(ValueError):
 
 
 @dataclass(frozen=True)
+class ModelSource:
+    """A GGUF file: on the laptop ("file"), on the host ("path") or at a "url"; `place` says where.
+
+    Raises ValueError for what is no such place or no SHA-256.
+    """
+
+    kind: Literal["file", "path", "url"]
+    place: str
+    sha256: str
+
+    def __post_init__(self) -> None:
+        sound = {
+            "file": self.place.isprintable(),
+            "path": re.fullmatch(r"/[A-Za-z0-9._@+/-]+", self.place, re.ASCII),
+            "url": _URL.fullmatch(self.place),
+        }.get(self.kind)
+        if not sound or not re.fullmatch(r"[0-9a-f]{64}", self.sha256):
+            raise ValueError(f"no usable source: {self.kind} {self.place!r} {self.sha256!r}")
+
+    @property
+    def digest(self) -> str:
+        return f"sha256:{self.sha256}"
+
+
+@dataclass(frozen=True)
 class ModelWanted:
     """A model that a host should have.
 
     + name: plain name with its tag, "deepseek-r1:14b"; one without namespace is in library/
-    + registry_url: where it is fetched from, http(s)://host[:port]
+    + registry_url: where it is fetched from, http(s)://host[:port][/path]
     + models_dir: Ollama's model directory, absolute
     + digest: the manifest digest that it must have; None takes what is there or served
     + catalogue_digest: what we know it as, 64 hex or the first of them, "sha256:" before or not;
@@ -44,6 +70,9 @@ class ModelWanted:
     + via: "fetch" (a standard downloader, needs no engine) or "api" (Ollama's own pull)
     + engine_url: the running engine, for via "api"
     + proxies: variables such as https_proxy for the downloader
+    + authorization: what the registry wants to be told, "Basic ..." or "Bearer ..."; a secret
+    + deep_check: what is there is checked by its SHA-256 in every run
+    + source: a GGUF file that the model is made of, in place of a registry
 
     Raises ValueError for anything that is not safe in a path, a URL or a script.
     """
@@ -57,6 +86,9 @@ class ModelWanted:
     via: Literal["fetch", "api"] = "fetch"
     engine_url: str = "http://127.0.0.1:11434"
     proxies: Mapping[str, str] = field(default_factory=dict)
+    authorization: str | None = field(default=None, repr=False)
+    deep_check: bool = False
+    source: ModelSource | None = None
 
     def __post_init__(self) -> None:
         sound = {
@@ -66,9 +98,19 @@ class ModelWanted:
             "digest": self.digest is None or _DIGEST.fullmatch(self.digest),
             "rate_limit": self.rate_limit is None or _RATE.fullmatch(self.rate_limit),
             "engine_url": _URL.fullmatch(self.engine_url),
+            "via": self.via == "fetch" or not (self.authorization or self.registry_path),
         }
         if wrong := [f"{key} {getattr(self, key)!r}" for key, ok in sound.items() if not ok]:
             raise ValueError(f"no usable model: {', '.join(wrong)}")
+
+    @property
+    def registry_path(self) -> str:
+        return urlsplit(self.registry_url).path.strip("/")
+
+    @property
+    def by_engine(self) -> bool:
+        """Whether the running engine is needed to bring it."""
+        return self.via == "api" and self.source is None
 
     @property
     def path(self) -> str:
@@ -193,14 +235,36 @@ def accepted_digest(want: ModelWanted, store: ModelStore) -> str | None:
     return f"sha256:{found}"
 
 
+def installed_digests(store: ModelStore) -> dict[str, str]:
+    """Digests of a host's models by the plain names that ModelWanted has."""
+    found = {}
+    for path, digest in store.manifests.items():
+        host, _, rest = path.partition("/")
+        model, _, tag = rest.removeprefix("library/").rpartition("/")
+        if host == REGISTRY and model:
+            found[f"{model}:{tag}"] = f"sha256:{digest}"
+    return found
+
+
 def missing(manifest: ModelManifest, blobs: Mapping[str, int]) -> tuple[Blob, ...]:
     """What is not in blobs/ (file name -> bytes) with its right size."""
     return tuple(blob for blob in manifest.blobs if blobs.get(blob.file_name) != blob.size_bytes)
 
 
+def is_of_source(want: ModelWanted, manifest: ModelManifest) -> bool:
+    """Whether an installed model was made of the file that is wanted; true without a source."""
+    return want.source is None or want.source.digest in {blob.digest for blob in manifest.blobs}
+
+
 def bytes_to_fetch(lacking: Iterable[Blob], staged: Mapping[str, int]) -> int:
     """Bytes still to come; `staged` is what lies half-fetched on the disk, hex -> bytes."""
     return sum(max(0, blob.size_bytes - staged.get(blob.hex, 0)) for blob in lacking)
+
+
+def stray_bytes(manifest: ModelManifest, staged: Mapping[str, int]) -> int:
+    """Bytes that other fetches left half-done; they go before this one begins."""
+    wanted = {blob.hex for blob in manifest.blobs}
+    return sum(size for name, size in staged.items() if name.partition(".")[0] not in wanted)
 
 
 def reserve_bytes(disk_size_bytes: int) -> int:

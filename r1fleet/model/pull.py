@@ -5,7 +5,6 @@ that the driver and the engine can be installed meanwhile. The unit outlives the
 later run re-attaches to it. Both share a `Pull`, which tells what was installed.
 """
 
-import base64
 import sys
 import time
 from collections.abc import Generator
@@ -13,13 +12,18 @@ from dataclasses import dataclass, field
 
 from pyinfra.api import FunctionCommand, Host, operation
 
-from r1fleet import outcome
+from r1fleet import outcome, paths
 from r1fleet.hostfacts import ModelStore, Probe
 from r1fleet.model import manifest as manifests
-from r1fleet.model import unit
-from r1fleet.model.manifest import ManifestError, ModelManifest, ModelWanted, human
-from r1fleet.remote import HostFailure, changed, host_task, run, say, warn
-from r1fleet.shell import assign
+from r1fleet.model import sources, unit
+from r1fleet.model.manifest import (
+    ManifestError,
+    ModelManifest,
+    ModelWanted,
+    accepted_digest,
+    human,
+)
+from r1fleet.remote import HostFailure, changed, host_task, say, step, warn
 
 Commands = Generator[FunctionCommand, None, None]
 
@@ -33,35 +37,54 @@ class Pull:
 
     want: ModelWanted
     installed: ModelManifest | None = None
+    known: ModelManifest | None = None  # by our records, whether whole or not
     coming: ModelManifest | None = None
+    raw: bytes = b""  # the manifest of what is coming, as served
     store: ModelStore = field(default_factory=ModelStore)
     begun: bool = False  # `start` has seen to it
+    placed: bool = False  # this run put files in place: what was proven before is no proof
 
     @property
     def digest(self) -> str:
         """The digest of what is there, else of what is to come; "" while neither is known."""
-        known = self.installed or self.coming
+        known = self.installed or self.known or self.coming
         return known.digest if known else self.want.digest or ""
+
+
+@operation()
+def check(want: ModelWanted, probe: Probe) -> Commands:
+    """Fail a host for which the registry has another digest than the pinned one, while nothing
+    has changed there yet. Asks only where the pinned one has to be fetched.
+
+    + want: the model
+    + probe: the host as it is
+    """
+    wanted = want.digest and want.source is None and "curl" in probe.tools
+    if wanted and accepted_digest(want, probe.models) is None:
+        yield compare("pull", f"compares the digest of {want.name}", want)
 
 
 @operation()
 def start(pull: Pull, probe: Probe) -> Commands:
     """Begin to fetch a model, unless the host has it; `finish` follows it.
 
-    Nothing is contacted when the probe and its state.json show the model whole. Free space is
-    checked before the first byte. With via="api" the work begins in `finish`: it needs the engine.
+    Nothing is contacted when the probe and its state.json show the model whole, unless it is to
+    be checked deeply. Free space is checked before the first byte. What needs the engine begins
+    in `finish`.
 
     + pull: what is wanted; filled in with what is found
     + probe: the host as it is
     """
     want, store = pull.want, probe.models
     pull.store, pull.begun = store, True
-    digest = manifests.accepted_digest(want, store)
-    known = manifests.recorded(probe.state, want.name, digest) if digest else None
-    if known and not manifests.missing(known, store.blobs):
-        pull.installed = known
-    elif want.via == "fetch":
-        yield begin("pull", f"brings {want.name}", pull)
+    digest = accepted_digest(want, store)
+    pull.known = manifests.recorded(probe.state, want.name, digest) if digest else None
+    if pull.known and not manifests.is_of_source(want, pull.known):
+        pull.known = None
+    if pull.known and not manifests.missing(pull.known, store.blobs) and not want.deep_check:
+        pull.installed = pull.known
+    elif not want.by_engine:
+        yield begin("pull", _title(want), pull)
 
 
 @operation()
@@ -72,10 +95,30 @@ def finish(pull: Pull) -> Commands:
     """
     if pull.installed:
         return
-    if pull.want.via == "api":
-        yield begin("pull", f"brings {pull.want.name}", pull)
+    if pull.want.by_engine:
+        yield begin("pull", _title(pull.want), pull)
     if not pull.installed:
         yield follow("pull", f"follows the fetch of {pull.want.name}", pull)
+
+
+@operation()
+def cancel() -> Commands:
+    """End the fetch that goes on on a host. What came stays, for a later run to go on from."""
+    unit_name = paths.PULL_UNIT
+    script = f"! systemctl is-active -q {unit_name} || systemctl stop {unit_name}"
+    yield step("pull", "ends the fetch", script, "see systemctl(1)")
+
+
+def _title(want: ModelWanted) -> str:
+    return f"brings {want.name}" + (", by its checksums" if want.deep_check else "")
+
+
+@host_task
+def compare(host: Host, stage: str, title: str, want: ModelWanted) -> None:
+    """Ask the registry for the digest, and write nothing."""
+    say(host, stage, title)
+    answer = unit.ask(host, want)
+    _check_digest(host, want, _served(want, answer))
 
 
 @host_task
@@ -86,15 +129,24 @@ def begin(host: Host, stage: str, title: str, pull: Pull) -> None:
     if pull.store.kind not in (None, "directory"):
         why = f"{want.models_dir} is a {pull.store.kind}"
         raise HostFailure("the model directory", why, "remove it or set another ollama_models")
-    pull.installed = _found(host, pull)
-    if pull.installed:
-        say(host, stage, f"finds {want.name} {_short(pull.installed.digest)} whole on the host")
-        return
-    seen = unit.look(host, want)
-    pull.coming = _served(want, seen)
-    _check_digest(host, want, pull.coming)
+    accepted = accepted_digest(want, pull.store)
+    seen = unit.look(host, want, held=accepted is not None)
+    held = _held(want, seen, accepted)
+    whole = held is not None and not manifests.missing(held, pull.store.blobs)
+    if held and whole:
+        pull.coming, pull.raw = held, seen.manifest
+    elif want.source:
+        pull.raw = sources.manifest(host, want)
+        pull.coming = manifests.parse(pull.raw)
+    else:
+        answer = unit.ask(host, want)
+        pull.coming, pull.raw = _served(want, answer), answer.manifest
+        _check_digest(host, want, pull.coming)
+        if answer.moved:
+            text = f"its tag has {answer.moved} now, the pinned {_short(pull.coming.digest)} is"
+            outcome.of(host.name).notes.append(f"{want.name}: {text} fetched by its digest")
     if seen.running:
-        if seen.digest == pull.coming.digest:
+        if (seen.digest, seen.models) == (pull.coming.digest, want.models_dir):
             say(host, stage, f"{want.name} is being fetched already, follows it")
             _note_ours(host, want.name, pull.coming)
             return
@@ -102,10 +154,19 @@ def begin(host: Host, stage: str, title: str, pull: Pull) -> None:
         unit.stop(host)
     lacking = manifests.missing(pull.coming, pull.store.blobs)
     to_come = manifests.bytes_to_fetch(lacking, seen.staged)
-    _check_space(want, to_come, seen)
-    say(host, stage, f"fetches {want.name} {_short(pull.coming.digest)}, {human(to_come)}")
-    unit.launch(host, pull.want, pull.coming)
-    _note_ours(host, want.name, pull.coming)
+    if to_come:
+        _check_space(want, to_come - manifests.stray_bytes(pull.coming, seen.staged), seen)
+    # On its first arrival nothing is trusted by its size: a blob may be there from before us.
+    deep = want.deep_check or pull.known != pull.coming
+    if to_come:
+        say(host, stage, f"fetches {want.name} {_short(pull.coming.digest)}, {human(to_come)}")
+    else:
+        say(host, stage, f"finds {want.name} {_short(pull.coming.digest)} there, checks its sums")
+    if want.source and want.source.digest in {blob.digest for blob in lacking}:
+        sources.upload(host, stage, want)
+    unit.launch(host, want, pull.coming, pull.raw, deep=deep)
+    if to_come:
+        _note_ours(host, want.name, pull.coming)
 
 
 def _note_ours(host: Host, name: str, coming: ModelManifest) -> None:
@@ -134,7 +195,7 @@ def follow(host: Host, stage: str, title: str, pull: Pull) -> None:
                 why = f"its unit vanished {restarts} times"
                 raise HostFailure(f"fetching {name}", why, "look at the host; " + GO_ON)
             say(host, stage, f"the fetch of {name} was cut off, goes on")
-            unit.launch(host, pull.want, pull.coming)
+            unit.launch(host, pull.want, pull.coming, pull.raw, deep=True)
         elif (passed_s := time.monotonic() - told_at) >= say_every_s:
             rate = 0.0 if told_done is None else (status.done_bytes - told_done) / passed_s
             say(host, stage, unit.progress(name, status, rate))
@@ -144,24 +205,28 @@ def follow(host: Host, stage: str, title: str, pull: Pull) -> None:
     if status.digest != pull.coming.digest:
         why = f"the host has {status.digest}, wanted was {pull.coming.digest}"
         raise HostFailure(f"fetching {name}", why, "run again")
+    if pull.want.authorization:
+        unit.forget_login(host, pull.coming)
     pull.installed = pull.coming
-    changed(host, f"model {name} {_short(status.digest)}")
+    if not status.placed:
+        say(host, stage, f"{name} is there, whole, {human(pull.coming.size_bytes)}")
+        return
+    pull.placed = True
+    mended = pull.known is not None and pull.known.digest == pull.coming.digest
+    changed(host, f"model {name} {_short(pull.coming.digest)}{' mended' if mended else ''}")
+    if pull.want.digest is None and pull.want.source is None and not mended:
+        text = f"{name} is not locked, took {pull.coming.digest}"
+        outcome.of(host.name).notes.append(f"{text} (`r1fleet lock` keeps it)")
     say(host, stage, f"{name} is there, {human(pull.coming.size_bytes)}")
 
 
-def _found(host: Host, pull: Pull) -> ModelManifest | None:
-    """A whole model that is there but not in our records; None when something of it lacks."""
-    digest = manifests.accepted_digest(pull.want, pull.store)
-    if digest is None:
-        return None
-    path = f"{pull.want.models_dir}/manifests/{pull.want.manifest_path}"
-    read = run(host, assign({"R1_FILE": path}) + 'base64 -w0 "$R1_FILE"')
+def _held(want: ModelWanted, seen: unit.Seen, accepted: str | None) -> ModelManifest | None:
+    """The manifest that is on the host, if it is sound and the one that is wanted."""
     try:
-        found = manifests.parse(base64.b64decode(read.stdout))
-    except ValueError:  # ManifestError too: it is fetched anew
+        held = manifests.parse(seen.manifest)
+    except ManifestError:  # it is fetched anew
         return None
-    whole = found.digest == digest and not manifests.missing(found, pull.store.blobs)
-    return found if whole else None
+    return held if held.digest == accepted and manifests.is_of_source(want, held) else None
 
 
 def _served(want: ModelWanted, seen: unit.Seen) -> ModelManifest:
@@ -170,6 +235,9 @@ def _served(want: ModelWanted, seen: unit.Seen) -> ModelManifest:
         raise HostFailure(
             what, f"{want.registry_url} has no such tag", "check tag and registry_url"
         )
+    if seen.http in ("401", "403"):
+        why = f"{want.registry_url} answered {seen.http}"
+        raise HostFailure(what, why, "check registry_login_file or registry_login_command")
     if not seen.http.startswith("2"):
         why = seen.error if seen.http == "000" else f"the registry answered {seen.http}"
         raise HostFailure(
@@ -186,7 +254,8 @@ def _check_digest(host: Host, want: ModelWanted, served: ModelManifest) -> None:
         raise HostFailure(
             f"the digest of {want.name}",
             f"pinned is {want.digest}, the registry has {served.digest}",
-            f"if the new one is wanted, pin it in model_digests: {want.name!r}: {served.digest!r}",
+            f"if the new one is wanted, run `r1fleet lock` again or pin it in model_digests:"
+            f" {want.name!r}: {served.digest!r}",
         )
     known = (want.catalogue_digest or "").removeprefix("sha256:")
     if want.digest is None and known and not served.digest.startswith(f"sha256:{known}"):
@@ -196,7 +265,7 @@ def _check_digest(host: Host, want: ModelWanted, served: ModelManifest) -> None:
 
 def _check_space(want: ModelWanted, to_come: int, seen: unit.Seen) -> None:
     reserve = manifests.reserve_bytes(seen.disk_size_bytes)
-    if to_come and to_come + reserve > seen.disk_free_bytes:
+    if to_come + reserve > seen.disk_free_bytes:
         raise HostFailure(
             f"no room for {want.name}",
             f"{human(to_come)} are to come and {human(reserve)} must stay free,"

@@ -77,7 +77,7 @@ class FakeHost:
             "PATH": f"{self.root / 'bin'}:{os.environ['PATH']}",
             "ROOT": str(self.root),
             "R1_RUN": str(self.at("/run/r1fleet-pull")),
-            "R1_WAIT_S": "0.05",
+            "R1_WAITS": "0.05 0.05 0.05 0.05",
         }
         done = subprocess.run(
             ["sh", "-c", command],

@@ -9,8 +9,8 @@ import pytest
 
 from r1fleet import outcome
 from r1fleet.hostfacts import ModelStore, Probe
-from r1fleet.model import pull, unit
-from r1fleet.model.manifest import ModelWanted, parse, state_entry
+from r1fleet.model import made, pull, unit
+from r1fleet.model.manifest import ModelSource, ModelWanted, parse, state_entry
 from r1fleet.remote import Result
 from tests.operations.fakehost import FakeHost
 from tests.unit.build import bare
@@ -46,6 +46,15 @@ def installed(registry: Registry) -> ModelStore:
     blobs = {f"sha256-{sha256(data)}": len(data) for data in (BIG, SMALL)}
     path = f"registry.ollama.ai/library/{NAME.replace(':', '/')}"
     return ModelStore("directory", manifests={path: sha256(registry.manifest)}, blobs=blobs)
+
+
+def put_blobs(host: FakeHost, big: bytes = BIG) -> Path:
+    """Both blobs as a person would have brought them; `big` is what the large one holds."""
+    folder = host.at("/srv/models/blobs")
+    folder.mkdir(parents=True)
+    (folder / f"sha256-{sha256(BIG)}").write_bytes(big)
+    (folder / f"sha256-{sha256(SMALL)}").write_bytes(SMALL)
+    return folder
 
 
 def test_a_bare_host_gets_the_model(host: FakeHost, registry: Registry) -> None:
@@ -87,10 +96,13 @@ def test_a_model_that_is_not_in_our_records_is_taken_in(host: FakeHost, registry
     path = host.at("/srv/models/manifests") / wanted.want.manifest_path
     path.parent.mkdir(parents=True)
     path.write_bytes(registry.manifest)
+    blobs = put_blobs(host)
     assert deliver(host, wanted, bare(models=installed(registry))) is None
     assert wanted.installed == parse(registry.manifest)
     assert registry.requests == []
-    assert host.starts() == []
+    assert outcome.of(host.name).changes == []
+    assert not wanted.placed
+    assert (blobs / f"sha256-{sha256(BIG)}").read_bytes() == BIG
 
 
 def test_a_recorded_model_that_has_lost_a_blob_is_mended(
@@ -111,7 +123,8 @@ def test_a_pinned_digest_that_the_registry_does_not_have(
     digest = parse(registry.manifest).digest
     assert failure == (
         f"pull: the digest of {NAME}: pinned is {pinned}, the registry has {digest};"
-        f" if the new one is wanted, pin it in model_digests: {NAME!r}: {digest!r}"
+        " if the new one is wanted, run `r1fleet lock` again or pin it in model_digests:"
+        f" {NAME!r}: {digest!r}"
     )
     assert host.starts() == []
 
@@ -202,7 +215,8 @@ def running(host: FakeHost, digest: str) -> None:
     (host.root / "unit").touch()
     status = host.at("/run/r1fleet-pull/status")
     status.parent.mkdir(parents=True)
-    status.write_text(f"digest {digest}\nstate downloading\nreason \n")
+    models = host.at("/srv/models")
+    status.write_text(f"digest {digest}\nmodels {models}\nstate downloading\nreason \n")
 
 
 def test_a_later_run_attaches_to_the_unit(host: FakeHost, registry: Registry) -> None:
@@ -250,3 +264,159 @@ def test_progress_for_people() -> None:
     assert unit.progress(NAME, replace(status, state="checking"), 0.0) == (
         f"{NAME}: checking what came, 9.0 GB in all"
     )
+
+
+def recorded(registry: Registry) -> Probe:
+    """A host whose model is whole, by its sizes and by our records."""
+    state = {"models": {NAME: state_entry(parse(registry.manifest))}}
+    return bare(models=installed(registry), state=state)
+
+
+def put_manifest(host: FakeHost, wanted: pull.Pull, registry: Registry) -> None:
+    path = host.at("/srv/models/manifests") / wanted.want.manifest_path
+    path.parent.mkdir(parents=True)
+    path.write_bytes(registry.manifest)
+
+
+def test_a_deep_check_changes_nothing_where_all_is_sound(
+    host: FakeHost, registry: Registry
+) -> None:
+    wanted = job(host, registry, deep_check=True)
+    put_manifest(host, wanted, registry)
+    put_blobs(host)
+    assert deliver(host, wanted, recorded(registry)) is None
+    assert wanted.installed == parse(registry.manifest)
+    assert (outcome.of(host.name).changes, wanted.placed) == ([], False)
+    assert registry.requests == []
+
+
+def test_a_deep_check_mends_what_ollama_trusts(host: FakeHost, registry: Registry) -> None:
+    wanted = job(host, registry, deep_check=True)
+    put_manifest(host, wanted, registry)
+    blobs = put_blobs(host, big=bytes(len(BIG)))
+    assert deliver(host, wanted, recorded(registry)) is None
+    assert (blobs / f"sha256-{sha256(BIG)}").read_bytes() == BIG
+    digest = parse(registry.manifest).digest
+    assert outcome.of(host.name).changes == [f"model {NAME} {digest[:19]} mended"]
+    assert wanted.placed
+
+
+def test_a_tag_that_has_moved_is_fetched_by_the_pinned_digest(
+    host: FakeHost, registry: Registry
+) -> None:
+    pinned = parse(registry.manifest)
+    registry.by_digest[pinned.digest] = registry.manifest
+    registry.manifest += b"\n"
+    wanted = job(host, registry, digest=pinned.digest)
+    assert host.play(pull.check._inner(wanted.want, bare()))
+    assert deliver(host, wanted) is None
+    assert wanted.installed == pinned
+    (note,) = outcome.of(host.name).notes
+    assert note == (
+        f"{NAME}: its tag has {parse(registry.manifest).digest} now, the pinned"
+        f" {pinned.digest[:19]} is fetched by its digest"
+    )
+
+
+def test_another_digest_is_refused_while_nothing_has_changed(
+    host: FakeHost, registry: Registry
+) -> None:
+    wanted = job(host, registry, digest="sha256:" + "0" * 64)
+    before = sorted(host.root.rglob("*"))
+    assert not host.play(pull.check._inner(wanted.want, bare()))
+    failure = outcome.of(host.name).failure
+    assert failure
+    assert "pinned is sha256:000" in failure
+    kept = [path for path in sorted(host.root.rglob("*")) if path not in before]
+    assert [path for path in kept if "/run" not in str(path)] == []
+
+
+def test_what_is_pinned_and_there_is_not_asked_for(host: FakeHost, registry: Registry) -> None:
+    wanted = job(host, registry, digest=parse(registry.manifest).digest)
+    assert list(pull.check._inner(wanted.want, recorded(registry))) == []
+    assert list(pull.check._inner(job(host, registry).want, bare())) == []
+
+
+def test_without_a_lock_the_digest_that_was_taken_is_told(
+    host: FakeHost, registry: Registry
+) -> None:
+    wanted = job(host, registry)
+    deliver(host, wanted)
+    (note,) = outcome.of(host.name).notes
+    assert note == f"{NAME} is not locked, took {wanted.digest} (`r1fleet lock` keeps it)"
+
+
+@pytest.mark.parametrize("bearer", [False, True])
+def test_a_login_reaches_the_registry_and_shows_in_no_script(
+    host: FakeHost, registry: Registry, bearer: bool
+) -> None:
+    registry.login, registry.gives_tokens = "Basic bWU6c2VjcmV0", bearer
+    failure = deliver(host, job(host, registry))
+    assert failure
+    assert "answered 401; check registry_login_file" in failure
+    wanted = job(host, registry, authorization=registry.login)
+    assert host.play(pull.start._inner(wanted, bare()))
+    env = host.at("/var/lib/r1fleet/pull") / parse(registry.manifest).digest[7:19] / "env"
+    assert env.stat().st_mode & 0o777 == 0o600
+    assert registry.login in env.read_text()
+    assert not any("bWU6c2VjcmV0" in script for script in host.scripts)
+    assert not list(host.at("/run").glob("r1fleet-pull-ask"))
+
+
+def test_what_other_fetches_left_half_done_counts_as_room(
+    host: FakeHost, registry: Registry
+) -> None:
+    host.tool("df", "#!/bin/sh\necho head\necho fs 10000 6000 5000 50% /srv\n")
+    assert "no room" in str(deliver(host, job(host, registry)))
+    stray = host.at("/srv/models/.r1fleet-staging") / ("a" * 64)
+    stray.parent.mkdir(parents=True)
+    stray.write_bytes(BIG[:2_000_000])
+    outcome.of(host.name).failure = None
+    assert deliver(host, job(host, registry)) is None
+    assert not stray.exists()
+
+
+def test_a_fetch_into_another_folder_is_not_followed(host: FakeHost, registry: Registry) -> None:
+    running(host, parse(registry.manifest).digest)
+    status = host.at("/run/r1fleet-pull/status")
+    status.write_text(status.read_text().replace("/srv/models", "/srv/former"))
+    assert deliver(host, job(host, registry)) is None
+    assert host.starts() == ["stopped", "started"]
+
+
+def test_a_model_of_a_file_on_the_host(host: FakeHost, registry: Registry) -> None:
+    file = host.root / "x.gguf"
+    file.write_bytes(BIG)
+    source = ModelSource("path", str(file), sha256(BIG))
+    wanted = job(host, registry, source=source)
+    assert deliver(host, wanted) is None
+    raw = made.manifest(source, len(BIG))
+    assert wanted.installed == parse(raw)
+    path = host.at("/srv/models/manifests") / wanted.want.manifest_path
+    assert path.read_bytes() == raw
+    assert (host.at("/srv/models/blobs") / f"sha256-{sha256(BIG)}").read_bytes() == BIG
+    assert registry.requests == []
+    blobs = {blob.file_name: blob.size_bytes for blob in parse(raw).blobs}
+    store = ModelStore("directory", manifests={wanted.want.manifest_path: sha256(raw)}, blobs=blobs)
+    probe = bare(models=store, state={"models": {NAME: state_entry(parse(raw))}})
+    again = pull.Pull(wanted.want)
+    assert list(pull.start._inner(again, probe)) == []
+    assert again.installed == parse(raw)
+    other = pull.Pull(replace(wanted.want, source=replace(source, sha256="0" * 64)))
+    assert len(list(pull.start._inner(other, probe))) == 1
+
+
+def test_a_file_that_is_not_there(host: FakeHost, registry: Registry) -> None:
+    for kind, place in (("path", "/nowhere/x.gguf"), ("file", "nowhere/x.gguf")):
+        source = ModelSource(kind, place, sha256(BIG))  # type: ignore[arg-type]
+        outcome.of(host.name).failure = None
+        failure = deliver(host, job(host, registry, source=source))
+        assert failure
+        assert failure.startswith(f"pull: the file of {NAME}: {place}: ")
+        assert failure.endswith("check model_sources")
+
+
+def test_a_fetch_is_ended_by_hand(host: FakeHost, registry: Registry) -> None:
+    running(host, "sha256:" + "0" * 64)
+    assert host.play(pull.cancel._inner())
+    assert host.starts() == ["stopped"]

@@ -8,7 +8,8 @@ import pytest
 
 from r1fleet import outcome, rollout
 from r1fleet.fleet import HostRun
-from r1fleet.hostfacts import ModelStore, Probe
+from r1fleet.hostfacts import ModelStore, Probe, Unit
+from r1fleet.model.manifest import Blob, ModelManifest, state_entry
 from r1fleet.settings import Settings
 from tests.unit.build import RUNNING, bare, working
 
@@ -152,3 +153,61 @@ def test_an_unchanged_engine_is_not_touched() -> None:
     silent = replace(probe, engine_version=None)
     titles = [rollout.title(command) for command in install.install._inner(silent, found)]
     assert titles == ["engine: restarts Ollama"]
+
+
+NAME = "deepseek-r1:14b"
+MANIFEST = ModelManifest("sha256:" + "a" * 64, (Blob("sha256:" + "b" * 64, 1000),))
+
+
+def delivered(models_dir: str, **changes: Any) -> Probe:
+    """A T4 host that has 14b whole in /var/lib/ollama/models; its record names `models_dir`."""
+    path = f"registry.ollama.ai/library/{NAME.replace(':', '/')}"
+    there = ModelStore(
+        "directory",
+        "ollama:ollama",
+        10**12,
+        9 * 10**11,
+        "/",
+        {path: "a" * 64},
+        {MANIFEST.blobs[0].file_name: 1000},
+    )
+    state = {"models_mount": [models_dir, "/"], "models": {NAME: state_entry(MANIFEST)}}
+    return bare("T4", driver=working("T4"), state=state, **{"models": there} | changes)
+
+
+def test_a_dry_run_of_a_moved_directory_plans_no_download() -> None:
+    probe = delivered("/srv/old", models=ModelStore(disk_size_bytes=10**12, mount="/"))
+    steps = plan(probe, model_digests={NAME: MANIFEST.digest})
+    assert "pull: takes the models of /srv/old along to /var/lib/ollama/models" in steps
+    assert "pull: leaves /srv/old" in steps
+    assert not any("brings" in step or "compares" in step for step in steps)
+
+
+def test_a_directory_that_stays_is_not_moved() -> None:
+    steps = plan(delivered("/var/lib/ollama/models"))
+    assert not any("takes the models" in step or "leaves" in step for step in steps)
+
+
+def test_a_pinned_digest_is_compared_before_anything_else_is_done() -> None:
+    steps = plan(bare("T4"), model_digests={NAME: MANIFEST.digest})
+    assert steps[0] == f"pull: compares the digest of {NAME}"
+
+
+def test_a_fetch_that_nobody_wants_any_more_is_ended() -> None:
+    fetching = {"r1fleet-pull.service": Unit(active="active")}
+    here = "/var/lib/ollama/models"
+    assert "pull: ends the fetch" in plan(delivered(here, units=fetching))
+    bringing = plan(bare("T4", driver=working("T4"), units=fetching))
+    assert "pull: ends the fetch" not in bringing
+
+
+def test_others_models_go_only_when_told() -> None:
+    probe = delivered("/var/lib/ollama/models")
+    probe.models.manifests["registry.ollama.ai/library/mine/latest"] = "c" * 64
+    assert "prune: removes mine:latest" not in plan(probe)
+    assert plan(probe, prune="all")[-1] == "prune: removes mine:latest"
+
+
+def test_a_deep_check_reads_what_is_there() -> None:
+    steps = plan(delivered("/var/lib/ollama/models"), deep_check=True)
+    assert f"pull: brings {NAME}, by its checksums" in steps

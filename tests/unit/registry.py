@@ -33,6 +33,11 @@ class Registry:
     requests: list[tuple[str, str | None]] = field(default_factory=list)
     posts: list[tuple[str, str, Any]] = field(default_factory=list)
     pull_lines: str = ""
+    failures: int = 0  # answers of 500, then it is well again
+    login: str | None = None  # the Authorization without which it answers 401
+    gives_tokens: bool = False  # and takes a token for it, which it gives itself
+    by_digest: dict[str, bytes] = field(default_factory=dict)  # manifests with no tag
+    elsewhere_logins: set[str | None] = field(default_factory=set)  # seen where the bytes lie
     url: str = ""
 
 
@@ -46,8 +51,19 @@ def handler(registry: Registry) -> type[BaseHTTPRequestHandler]:
         def do_GET(self) -> None:
             wanted = self.headers.get("Range")
             registry.requests.append((self.path, wanted))
+            login = self.headers.get("Authorization")
             if self.path.startswith("/elsewhere/"):
+                registry.elsewhere_logins.add(login)
                 self.send_blob(wanted)
+            elif self.path.startswith("/token") and login == registry.login:
+                self.answer(200, b'{"token":"t0ken"}')
+            elif registry.failures:
+                registry.failures -= 1
+                self.answer(500, b"")
+            elif registry.login and login != self.accepted():
+                self.answer(401, b"")
+            elif self.path.rpartition("/")[2] in registry.by_digest:
+                self.answer(200, registry.by_digest[self.path.rpartition("/")[2]])
             elif registry.status != 200:
                 self.answer(registry.status, b"")
             elif "/manifests/" in self.path:
@@ -59,6 +75,9 @@ def handler(registry: Registry) -> type[BaseHTTPRequestHandler]:
                 self.send_header("Location", f"/elsewhere/{self.path.rpartition('/')[2]}")
                 self.send_header("Content-Length", "0")
                 self.end_headers()
+
+        def accepted(self) -> str | None:
+            return "Bearer t0ken" if registry.gives_tokens else registry.login
 
         def send_blob(self, wanted: str | None) -> None:
             data = registry.blobs[self.path.rpartition("/")[2]]
@@ -92,6 +111,9 @@ def handler(registry: Registry) -> type[BaseHTTPRequestHandler]:
 
         def answer(self, code: int, body: bytes) -> None:
             self.send_response(code)
+            if code == 401 and registry.gives_tokens:
+                realm = f'Bearer realm="{registry.url}/token",service="r",scope="pull"'
+                self.send_header("WWW-Authenticate", realm)
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
             self.wfile.write(body)

@@ -6,20 +6,26 @@ import signal
 import subprocess
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
-from importlib import resources
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
 
-from r1fleet.model.manifest import STAGING, ModelManifest, ModelWanted, parse
-from r1fleet.model.unit import job_lines
+from r1fleet.model import made
+from r1fleet.model.manifest import (
+    STAGING,
+    ModelManifest,
+    ModelSource,
+    ModelWanted,
+    parse,
+)
+from r1fleet.model.unit import job_lines, script
 from tests.unit.registry import BIG, SMALL, Registry, serve, sha256
 
-SCRIPT = Path(str(resources.files("r1fleet.model") / "fetch.sh"))
+WAITS = "0.05 0.05 0.05 0.05"
 TOOLS = (
     *("sh", "cat", "mv", "rm", "mkdir", "cp", "stat", "id", "chown", "sync", "sha256sum"),
-    *("grep", "sed", "awk", "df", "sleep", "tail", "cut", "curl"),
+    *("grep", "sed", "awk", "df", "sleep", "tail", "cut", "curl", "touch", "tr"),
 )
 
 
@@ -38,6 +44,8 @@ class Site:
     manifest: ModelManifest
     raw: bytes
     path: str
+    deep: bool = False
+    auth: str = ""
 
     @property
     def models(self) -> Path:
@@ -54,9 +62,13 @@ class Site:
     def blob(self, data: bytes) -> Path:
         return self.models / "blobs" / f"sha256-{sha256(data)}"
 
+    @property
+    def script(self) -> Path:
+        return self.root / "fetch"
+
     def prepare(self) -> None:
         self.job.mkdir(parents=True, exist_ok=True)
-        (self.job / "job").write_text(job_lines(self.want, self.manifest))
+        (self.job / "job").write_text(job_lines(self.want, self.manifest, deep=self.deep))
         (self.job / "manifest").write_bytes(self.raw)
 
     def fetch(self, *mode: str) -> subprocess.CompletedProcess[str]:
@@ -64,9 +76,11 @@ class Site:
         return self.run(*mode)
 
     def run(self, *mode: str) -> subprocess.CompletedProcess[str]:
+        self.script.write_text(script())
         return subprocess.run(
-            ["sh", SCRIPT, self.job, *mode],
-            env={"PATH": self.path, "R1_RUN": str(self.root / "run"), "R1_WAIT_S": "0.05"},
+            ["sh", self.script, self.job, *mode],
+            env={"PATH": self.path, "R1_RUN": str(self.root / "run"), "R1_WAITS": WAITS}
+            | ({"R1_AUTH": self.auth} if self.auth else {}),
             capture_output=True,
             text=True,
             timeout=60,
@@ -152,8 +166,9 @@ def test_goes_on_after_it_was_ended_in_the_middle(
     registry.pause_s = 0.03
     site.prepare()
     # A session of its own, so that the signal reaches the downloader too, as systemd's does.
+    site.status()  # puts the script there
     running = subprocess.Popen(
-        ["sh", SCRIPT, site.job],
+        ["sh", site.script, site.job],
         env={"PATH": site.path, "R1_RUN": str(site.root / "run")},
         start_new_session=True,
         stdout=subprocess.DEVNULL,
@@ -186,6 +201,16 @@ def test_a_staged_file_that_is_no_use_is_fetched_anew(site: Site, staged: bytes)
     site.stage.mkdir(parents=True)
     (site.stage / sha256(BIG)).write_bytes(staged)
     assert site.fetch().returncode == 0
+    site.assert_installed()
+
+
+@pytest.mark.parametrize("control", [b"", b"\0" * 50, b"\0\1garbage" * 20])
+def test_a_damaged_note_of_the_downloader_is_no_obstacle(site: Site, control: bytes) -> None:
+    site.stage.mkdir(parents=True)
+    (site.stage / sha256(BIG)).write_bytes(BIG[:2_000_000])
+    (site.stage / f"{sha256(BIG)}.aria2").write_bytes(control)
+    result = site.fetch()
+    assert result.returncode == 0, result.stderr
     site.assert_installed()
 
 
@@ -296,3 +321,142 @@ def test_ollamas_pull_that_fails_after_its_first_line(site: Site, registry: Regi
     registry.pull_lines = '{"status":"pulling manifest"}\n{"error":"max retries exceeded: EOF"}\n'
     assert site.fetch("api").returncode == 1
     assert site.status()["reason"] == "Ollama's pull: max retries exceeded: EOF"
+
+
+def test_a_corrupted_final_blob_is_found_by_its_sum_when_asked(
+    site: Site, registry: Registry
+) -> None:
+    (site.models / "blobs").mkdir(parents=True)
+    site.blob(BIG).write_bytes(bytes(len(BIG)))
+    site.blob(SMALL).write_bytes(SMALL)
+    site.deep = True
+    assert site.fetch().returncode == 0
+    site.assert_installed()
+    assert site.status()["placed"] == "2"  # the blob and the manifest
+    # What the engine has in memory came from the bad one.
+    assert registry.posts == [
+        ("POST", "/api/generate", {"model": "deepseek-r1:14b", "keep_alive": 0})
+    ]
+    registry.requests.clear()
+    assert site.fetch().returncode == 0
+    assert site.status()["placed"] == "0"
+    assert registry.requests == []
+
+
+def test_no_blob_is_in_place_before_all_have_come(site: Site, registry: Registry) -> None:
+    del registry.blobs[f"sha256:{sha256(SMALL)}"]
+    assert site.fetch().returncode == 1
+    assert list((site.models / "blobs").iterdir()) == []
+    assert (site.stage / sha256(BIG)).read_bytes() == BIG
+    registry.blobs[f"sha256:{sha256(SMALL)}"] = SMALL
+    registry.requests.clear()
+    assert site.fetch().returncode == 0
+    site.assert_installed()
+    assert not any(sha256(BIG) in path for path, _ in registry.requests)
+
+
+def test_a_registry_that_fails_for_a_while_is_asked_until_it_answers(
+    site: Site, registry: Registry
+) -> None:
+    registry.failures = 3
+    assert site.fetch().returncode == 0
+    site.assert_installed()
+
+
+@pytest.mark.parametrize("bearer", [False, True])
+def test_a_login_goes_to_the_registry_and_to_nobody_else(
+    site: Site, registry: Registry, bearer: bool
+) -> None:
+    registry.login, registry.gives_tokens = "Basic bWU6c2VjcmV0", bearer
+    assert site.fetch().returncode == 1
+    assert "answered 401" in site.status()["reason"]
+    site.auth = registry.login
+    result = site.fetch()
+    assert result.returncode == 0, result.stderr
+    site.assert_installed()
+    assert registry.elsewhere_logins == {None}
+    assert "c2VjcmV0" not in result.stdout + result.stderr
+
+
+def parts(site: Site, *numbers: int) -> list[Path]:
+    """What the engine's own pull leaves: the sparse file, and a note for each part."""
+    (site.models / "blobs").mkdir(parents=True)
+    partial = site.models / "blobs" / f"sha256-{sha256(BIG)}-partial"
+    files = [partial, *(partial.with_name(f"{partial.name}-{number}") for number in numbers)]
+    for file in files:
+        file.write_text("{}")
+    return files
+
+
+@pytest.mark.parametrize(("numbers", "kept"), [((0, 1, 2), True), ((0, 2), False), ((), False)])
+def test_parts_with_a_gap_are_dropped_before_the_engine_looks(
+    site: Site, registry: Registry, numbers: tuple[int, ...], kept: bool
+) -> None:
+    registry.pull_lines = '{"error":"file does not exist"}\n'
+    files = parts(site, *numbers)
+    assert site.fetch("api").returncode == 1
+    assert [file.exists() for file in files] == [kept] * len(files)
+
+
+def test_parts_that_the_engine_cannot_remove_are_dropped_and_it_is_asked_again(
+    site: Site, registry: Registry
+) -> None:
+    files = parts(site, 0, 1)
+    registry.pull_lines = '{"error":"remove x-partial-1: no such file or directory"}\n'
+    assert site.fetch("api").returncode == 1
+    assert not any(file.exists() for file in files)
+    assert [path for _, path, _ in registry.posts] == ["/api/pull"] * 5
+
+
+def test_a_bad_final_blob_goes_before_the_engine_trusts_it(site: Site, registry: Registry) -> None:
+    (site.models / "blobs").mkdir(parents=True)
+    site.blob(BIG).write_bytes(BIG[:10])
+    site.blob(SMALL).write_bytes(SMALL)
+    registry.pull_lines = '{"error":"file does not exist"}\n'
+    assert site.fetch("api").returncode == 1
+    assert not site.blob(BIG).exists()
+    assert site.blob(SMALL).exists()
+
+
+def sourced(site: Site, content: bytes) -> ModelSource:
+    """Have the site want a model of a file that should hold BIG, and holds `content`."""
+    file = site.root / "x.gguf"
+    file.write_bytes(content)
+    source = ModelSource("path", str(file), sha256(BIG))
+    site.want = replace(site.want, source=source)
+    site.raw = made.manifest(source, len(BIG))
+    site.manifest = parse(site.raw)
+    site.prepare()
+    (site.job / f"sent-{made.config_hex(source)}").write_text(made.config(source))
+    return source
+
+
+def test_a_model_of_a_file(site: Site, registry: Registry) -> None:
+    source = sourced(site, BIG)
+    result = site.fetch()
+    assert result.returncode == 0, result.stderr
+    assert site.blob(BIG).read_bytes() == BIG
+    config = made.config(source).encode()
+    assert site.blob(config).read_bytes() == config
+    assert (site.models / "manifests" / site.want.manifest_path).read_bytes() == site.raw
+    assert registry.requests == []
+
+
+def test_a_file_that_was_sent_is_taken_from_there(site: Site) -> None:
+    sourced(site, b"not asked for")
+    uploads = site.models / ".r1fleet-upload"
+    uploads.mkdir(parents=True)
+    (uploads / sha256(BIG)).write_bytes(BIG)
+    assert site.fetch().returncode == 0
+    assert site.blob(BIG).read_bytes() == BIG
+    assert list(uploads.iterdir()) == []
+
+
+def test_a_file_with_another_checksum(site: Site) -> None:
+    sourced(site, bytes(len(BIG)))
+    assert site.fetch().returncode == 1
+    wrong = sha256(bytes(len(BIG)))
+    assert site.status()["reason"] == f"the file's checksum is {wrong}, expected {sha256(BIG)}"
+    assert not site.blob(BIG).exists()
+    (site.root / "x.gguf").write_bytes(BIG)
+    assert site.fetch().returncode == 0

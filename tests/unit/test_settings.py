@@ -191,7 +191,6 @@ def test_what_may_be_secret_is_not_repeated(key: str) -> None:
         ("engine_sha256", "ABC", "64 hex digits"),
         ("pull_rate_limit", "20MB", "such as 20M"),
         ("pull_rate_limit", 1.5, "is not a text"),
-        ("registry_url", "https://host/path", "has a path"),
         ("registry_url", "host:5000", "plain http(s) URL"),
         ("engine_url", "https://host/a b", "plain http(s) URL"),
         ("https_proxy", "proxy", "http://host:port"),

@@ -1,0 +1,86 @@
+"""Checks of where models come from, and the registry's login."""
+
+import base64
+import re
+import subprocess
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+
+from r1fleet.model.manifest import ModelSource
+from r1fleet.settings_check import Bad
+
+KINDS = ("file", "path", "url")
+COMMAND_LIMIT_S = 60
+
+
+class LoginError(ValueError):
+    """There is no login where one was named; the message never holds any of it."""
+
+
+def model_sources(value: dict[str, dict[str, str]]) -> dict[str, dict[str, str]]:
+    """GGUF files by the name of the model that is made of each."""
+    example = '{"deepseek-r1:14b": {"url": "https://...", "sha256": "..."}}'
+    for name, source in value.items():
+        if not re.fullmatch(r"[a-z0-9._/-]+:[A-Za-z0-9._-]+", name):
+            raise Bad(f"names no tag in {name!r}", 'use names such as "deepseek-r1:14b"')
+        kinds = [kind for kind in KINDS if kind in source]
+        if len(kinds) != 1 or set(source) != {kinds[0], "sha256"}:
+            raise Bad(f"has no file, path or url with its sha256 for {name}", f"write {example}")
+        try:
+            of(source)
+        except ValueError:
+            raise Bad(
+                f"has an unusable {kinds[0]} or sha256 for {name}", f"write {example}"
+            ) from None
+    return value
+
+
+def of(source: Mapping[str, str]) -> ModelSource:
+    """One source of the setting."""
+    kind = next(kind for kind in KINDS if kind in source)
+    return ModelSource(kind, source[kind], source["sha256"])  # type: ignore[arg-type]
+
+
+def authorization(file: str | None, command: str | None) -> str | None:
+    """What the registry is told, "Basic ..." for user:password, "Bearer ..." for a token.
+
+    Raises LoginError.
+    """
+    if file is None and command is None:
+        return None
+    text = _read(file) if file is not None else _said(str(command))
+    login = text.strip()
+    what = f"registry_login_{'file' if file is not None else 'command'}"
+    if not login or not login.isprintable() or not login.isascii():
+        raise LoginError(f"{what}: gives no login; it is one line, user:password or a token")
+    if ":" in login:
+        return f"Basic {base64.b64encode(login.encode()).decode()}"
+    return f"Bearer {login}"
+
+
+def _read(file: str) -> str:
+    try:
+        return Path(file).expanduser().read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        why = getattr(error, "strerror", None) or "it is not text"
+        raise LoginError(f"registry_login_file: {file} cannot be read: {why}") from None
+
+
+@cache
+def _said(command: str) -> str:
+    """What a command prints; it is asked once in a run, it may want a finger on a key."""
+    try:
+        done = subprocess.run(
+            command,
+            shell=True,
+            stdout=subprocess.PIPE,
+            text=True,
+            timeout=COMMAND_LIMIT_S,
+            check=False,
+        )
+    except (subprocess.TimeoutExpired, UnicodeDecodeError) as error:
+        raise LoginError(f"registry_login_command: {type(error).__name__}") from None
+    if done.returncode:
+        raise LoginError(f"registry_login_command: it ended with {done.returncode}")
+    return done.stdout
