@@ -7,7 +7,8 @@ does the work for all, the others wait for it.
 import os
 import signal
 import sys
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import gevent
@@ -19,8 +20,10 @@ from pyinfra.api.facts import get_fact
 
 from r1fleet import outcome, report
 from r1fleet.hostfacts import Probe
+from r1fleet.mirror.plan import GROUP, Fleet, MirrorWanted, join
+from r1fleet.mirror.source import Source
 from r1fleet.probe import HostProbe, ProbeError
-from r1fleet.settings import Settings, SettingsError, read_all
+from r1fleet.settings import Settings, SettingsError, read, read_all
 
 EXIT_SETTINGS = 2
 PROBE_LIMIT_S = 180  # two calls of nvidia-smi may take a minute each
@@ -37,6 +40,9 @@ class HostRun:
     trouble: str = ""  # why there is no probe
     rehearsing: bool = False  # the generator is only read for its steps, nothing is executed
     seen_changes: int = 0
+    mirror: MirrorWanted | None = None  # what it should be of a mirror
+    mirror_host: str | None = None  # the host of this run whose mirror it uses
+    source: Source = field(default_factory=Source)
 
     @property
     def stale(self) -> bool:
@@ -96,10 +102,20 @@ def _begin(whole: State) -> None:
     data = {member.name: member.data.dict() for member in hosts}  # type: ignore[no-untyped-call]
     try:
         settings = read_all(data)
+        fleet = _with_mirrors(whole, settings)
     except SettingsError as error:
         _stop(error.lines)
     signal.signal(signal.SIGINT, _interrupted)
-    _fleet.runs = {member.name: HostRun(member, settings[member.name]) for member in hosts}
+    settings = {member.name: fleet.settings[member.name] for member in hosts}
+    _fleet.runs = {
+        member.name: HostRun(
+            member,
+            settings[member.name],
+            mirror=fleet.mirrors.get(member.name),
+            mirror_host=fleet.first if fleet.first in settings else None,
+        )
+        for member in hosts
+    }
     report.at_exit(whole, settings)
     for name, member_settings in settings.items():
         if member_settings.listens_beyond_loopback:
@@ -113,6 +129,21 @@ def _begin(whole: State) -> None:
 
     gevent.joinall(looks, raise_error=True)
     _fleet.ready.set()
+
+
+def _with_mirrors(whole: State, settings: Mapping[str, Settings]) -> Fleet:
+    """The settings with what the inventory's group `mirror` means for them; a mirror that is
+    outside of this run's limit serves as well."""
+    members = [member.name for member in whole.inventory if GROUP in member.groups]
+    addresses = {
+        member.name: member.data.get("ssh_hostname") or member.name for member in whole.inventory
+    }
+    beyond = {
+        member.name: read(member.name, member.data.dict())  # type: ignore[no-untyped-call]
+        for member in whole.inventory
+        if member.name in members and member.name not in settings
+    }
+    return join({**settings, **beyond}, addresses, members)
 
 
 def _stop(lines: list[str]) -> Any:

@@ -226,6 +226,7 @@ class Probe:
     state: dict[str, Any]  # state.json as recorded by former runs
     amd: Amd = Amd()
     system: System = System()
+    mirror_restart_pending: bool = False  # as restart_pending, of the mirror
 
     @property
     def nvidia_gpus(self) -> tuple[PciDevice, ...]:

@@ -34,6 +34,7 @@ class Outcome:
     warnings: list[str] = field(default_factory=list)
     smoke: Smoke | None = None
     failure: str | None = None
+    mirrors: bool = False  # it is a mirror that works
     done: bool = False  # every stage passed
     stage: str = ""  # where it is now, for "interrupted in ..."
 

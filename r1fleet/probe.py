@@ -100,6 +100,7 @@ def _read(sections: dict[str, list[str]]) -> Probe:
         engine_current=_engine_current(sections["engine"]),
         engine_versions=_engine_versions(sections["engine"]),
         restart_pending="restart pending" in sections["engine"],
+        mirror_restart_pending="mirror restart pending" in sections["engine"],
         files={path: digest for digest, path in _pairs(sections["files"])},
         models=_models(sections["models"]),
         engine_version=next((item["version"] for item in api if "version" in item), None),

@@ -40,13 +40,13 @@ models() {
   echo "@@module"; module
   echo "@@gpus"; gpus "$R1_GPU" "$R1_HEALTH"
   echo "@@packages"; packages
-  echo "@@tools"; for t in aria2c zstd curl tar apt-get systemd-run update-initramfs; do
+  echo "@@tools"; for t in aria2c zstd curl tar apt-get systemd-run update-initramfs nginx; do
     command -v $t >/dev/null && echo $t; done
   echo "@@user"; id -nG ollama
   echo "@@units"
-  systemctl show ollama.service r1fleet-preload.service r1fleet-pull.service -p Id,LoadState \
+  systemctl show ollama.service r1fleet-preload.service r1fleet-pull.service r1fleet-mirror.service -p Id,LoadState \
     -p ActiveState,SubState,Result,InvocationID,UnitFileState,NeedDaemonReload
-  echo "@@engine"; [ -e /run/r1fleet/restart ] && echo "restart pending"; readlink /opt/ollama/current; echo "versions" /opt/ollama/*/
+  echo "@@engine"; [ -e /run/r1fleet/restart ] && echo "restart pending"; [ -e /run/r1fleet/mirror-restart ] && echo "mirror restart pending"; readlink /opt/ollama/current; echo "versions" /opt/ollama/*/
   echo "@@files"; sha256sum $R1_FILES
   echo "@@models"; models
   echo "@@api"; curl -s --noproxy '*' -m 5 -w '\n' "$R1_URL/api/version" "$R1_URL/api/ps"

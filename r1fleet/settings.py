@@ -16,11 +16,10 @@ from pydantic import (
 
 from r1fleet import settings_check as check
 from r1fleet.settings_check import Bad
-from r1fleet.settings_driver import DriverSettings
 from r1fleet.settings_engine import Context, Line, Natural
+from r1fleet.settings_mirror import MirrorSettings, ServerUrl
 from r1fleet.settings_text import belongs_to_pyinfra, error_lines, group_data, merged
 
-ServerUrl = Annotated[str, AfterValidator(check.server_url)]
 ModelName = Annotated[str, AfterValidator(check.model_name)]
 Tag = Annotated[str, AfterValidator(check.tag)]
 Rate = Annotated[str, BeforeValidator(check.rate)]
@@ -35,7 +34,7 @@ class SettingsError(ValueError):
         self.lines = lines
 
 
-class Settings(DriverSettings):
+class Settings(MirrorSettings):
     """The settings of one host. Flat, because pyinfra looks keys up whole and never merges."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
@@ -45,6 +44,7 @@ class Settings(DriverSettings):
         "engine_version": "The engine: which Ollama",
         "ollama_models": "Ollama's own variables, by their names in lower case",
         "driver_branch": "The NVIDIA driver",
+        "serve": "A cache on the LAN, where the inventory has a group mirror (docs/mirror.md)",
         "model": "The model and its size",
         "registry_url": "Where models come from",
         "smoke_prompt": "The proof",

@@ -44,6 +44,8 @@ class ModelWanted:
     + via: "fetch" (a standard downloader, needs no engine) or "api" (Ollama's own pull)
     + engine_url: the running engine, for via "api"
     + proxies: variables such as https_proxy for the downloader
+    + mirrored: registry_url is a mirror's, and fallback_url the source behind it, if that may be
+      asked where the mirror fails
 
     Raises ValueError for anything that is not safe in a path, a URL or a script.
     """
@@ -57,11 +59,14 @@ class ModelWanted:
     via: Literal["fetch", "api"] = "fetch"
     engine_url: str = "http://127.0.0.1:11434"
     proxies: Mapping[str, str] = field(default_factory=dict)
+    mirrored: bool = False
+    fallback_url: str | None = None
 
     def __post_init__(self) -> None:
         sound = {
             "name": _NAME.fullmatch(self.name),
             "registry_url": _URL.fullmatch(self.registry_url),
+            "fallback_url": self.fallback_url is None or _URL.fullmatch(self.fallback_url),
             "models_dir": self.models_dir.startswith("/") and self.models_dir.isprintable(),
             "digest": self.digest is None or _DIGEST.fullmatch(self.digest),
             "rate_limit": self.rate_limit is None or _RATE.fullmatch(self.rate_limit),

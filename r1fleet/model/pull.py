@@ -9,7 +9,7 @@ import base64
 import sys
 import time
 from collections.abc import Generator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from pyinfra.api import FunctionCommand, Host, operation
 
@@ -41,6 +41,22 @@ class Pull:
         """The digest of what is there, else of what is to come; "" while neither is known."""
         known = self.installed or self.coming
         return known.digest if known else self.want.digest or ""
+
+    def to_source(self, host: Host, stage: str, why: str) -> bool:
+        """Go on at the source where a mirror failed; False where nothing else may be asked."""
+        if self.want.fallback_url is None:
+            return False
+        self.want = replace(
+            self.want, registry_url=self.want.fallback_url, fallback_url=None, mirrored=False
+        )
+        warn(host, f"the mirror failed: {why}; {self.want.name} comes from the source")
+        return True
+
+    @property
+    def go_on(self) -> str:
+        """What to do after a failure."""
+        mirror = "see to the mirror, or set mirror_fallback: True; " if self.want.mirrored else ""
+        return mirror + GO_ON
 
 
 @operation()
@@ -90,6 +106,9 @@ def begin(host: Host, stage: str, title: str, pull: Pull) -> None:
         say(host, stage, f"finds {want.name} {_short(pull.installed.digest)} whole on the host")
         return
     seen = unit.look(host, want)
+    if not seen.http.startswith("2") and pull.to_source(host, stage, _no_answer(seen)):
+        want = pull.want
+        seen = unit.look(host, want)
     pull.coming = _served(want, seen)
     _check_digest(host, want, pull.coming)
     if seen.running:
@@ -119,7 +138,10 @@ def follow(host: Host, stage: str, title: str, pull: Pull) -> None:
             if status.state == "complete":
                 break
             if status.state in ("failed", "stopped"):
-                raise HostFailure(f"fetching {name}", status.reason, GO_ON)
+                if status.state == "failed" and pull.to_source(host, stage, status.reason):
+                    unit.launch(host, pull.want, pull.coming)
+                    continue
+                raise HostFailure(f"fetching {name}", status.reason, pull.go_on)
             restarts += 1
             if restarts > MAX_RESTARTS:
                 why = f"its unit vanished {restarts} times"
@@ -162,14 +184,19 @@ def _served(want: ModelWanted, seen: unit.Seen) -> ModelManifest:
             what, f"{want.registry_url} has no such tag", "check tag and registry_url"
         )
     if not seen.http.startswith("2"):
-        why = seen.error if seen.http == "000" else f"the registry answered {seen.http}"
         raise HostFailure(
-            what, f"{why} ({want.registry_url})", "run again when the registry answers this host"
+            what,
+            f"{_no_answer(seen)} ({want.registry_url})",
+            "run again when the registry answers this host",
         )
     try:
         return manifests.parse(seen.manifest)
     except ManifestError as error:
         raise HostFailure(what, f"malformed, {error}", "check registry_url") from error
+
+
+def _no_answer(seen: unit.Seen) -> str:
+    return seen.error if seen.http == "000" else f"the registry answered {seen.http}"
 
 
 def _check_digest(host: Host, want: ModelWanted, served: ModelManifest) -> None:
