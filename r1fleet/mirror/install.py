@@ -34,6 +34,7 @@ fi
 
 _START = """
 why() { echo "$1" >&2; exit 1; }
+[ -x /usr/sbin/nginx ] || why "there is no /usr/sbin/nginx"
 /usr/sbin/nginx -V 2>&1 | grep -q http_slice_module ||
   why "this nginx was built without its slice module"
 [ -e "$CERTIFICATES" ] || why "there is no $CERTIFICATES (package ca-certificates)"

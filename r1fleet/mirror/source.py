@@ -108,7 +108,9 @@ def ask(host: Host, stage: str, title: str, run: "HostRun") -> None:
     deadline, told = time.monotonic() + COMING_S, False
     while True:
         answer = remote(host, assign({"URL": url + ABOUT}) + _ASK)
-        if answer.ok or not coming(run.mirror_host) or time.monotonic() > deadline:
+        other = _other_sources(settings, answer.stdout)
+        ready = answer.ok and not other  # one that stands for something else may be changing
+        if ready or not coming(run.mirror_host) or time.monotonic() > deadline:
             break
         if not told:
             say(host, stage, f"waits for {run.mirror_host}, which is being made a mirror")
@@ -116,7 +118,12 @@ def ask(host: Host, stage: str, title: str, run: "HostRun") -> None:
         time.sleep(1)
     source.settled, source.fallback = True, settings.mirror_fallback
     if answer.ok:
-        _take(host, stage, run, answer.stdout)
+        source.models = None if "registry" in other else url
+        source.engine = None if "engine" in other else url
+        if other:
+            sources = ", ".join(f"{kind} {there}" for kind, there in other.items())
+            text = f"the mirror stands for {sources}, not for this host's; goes to the source"
+            say(host, stage, text)
     elif settings.mirror_fallback:
         warn(host, f"the mirror {url} {_why(answer.reason)}; fetched from the source")
     else:
@@ -125,18 +132,15 @@ def ask(host: Host, stage: str, title: str, run: "HostRun") -> None:
         raise HostFailure(what, _why(answer.reason), fix)
 
 
-def _take(host: Host, stage: str, run: "HostRun", answer: str) -> None:
-    settings, source = run.settings, run.source
-    stands_for = dict(line.split(" ", 1) for line in answer.splitlines() if " " in line)
+def _other_sources(settings: Settings, answer: str) -> dict[str, str]:
+    """What a mirror says that it stands for, as far as that is not what these settings name."""
+    told = dict(line.split(" ", 1) for line in answer.splitlines() if " " in line)
     wanted_here = {"registry": settings.registry_url, "engine": settings.engine_url}
-    other = [kind for kind, url in wanted_here.items() if stands_for.get(kind) != url]
-    if "registry" not in other:
-        source.models = settings.mirror_url
-    if "engine" not in other:
-        source.engine = settings.mirror_url
-    if other:
-        told = ", ".join(f"{kind} {stands_for.get(kind, 'nothing')}" for kind in other)
-        say(host, stage, f"the mirror stands for {told}, so that comes from the source")
+    return {
+        kind: told.get(kind, "nothing")
+        for kind, source in wanted_here.items()
+        if told.get(kind) != source
+    }
 
 
 def coming(name: str | None) -> bool:

@@ -1,8 +1,9 @@
-"""The mirror stage, and how a host comes to its models when the mirror answers, fails or is away."""
+"""The mirror stage, and how a host comes to its models when the mirror answers, fails, is away."""
 
 import hashlib
 import subprocess
 import threading
+import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib import resources
@@ -32,7 +33,8 @@ WANTED = plan.wanted(Settings(), ["10.0.0.1"])
 @pytest.fixture(autouse=True)
 def fresh(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(outcome, "_outcomes", {})
-    monkeypatch.setattr("time.sleep", lambda _: None)
+    clock = SimpleNamespace(sleep=lambda _: None, monotonic=time.monotonic)
+    monkeypatch.setattr(source, "time", clock)
 
 
 @pytest.fixture
@@ -186,12 +188,27 @@ def test_a_mirror_that_this_run_makes_is_waited_for(
         waits.append(seconds)
         outcome.of("m").mirrors = len(waits) == 3
 
-    monkeypatch.setattr("time.sleep", passes)
+    monkeypatch.setattr(source.time, "sleep", passes)
     host.tool("curl", "#!/bin/sh\necho refused >&2\nexit 7\n")
     host.tool("sleep", "#!/bin/sh\n")
     run = run_of(host, "http://127.0.0.1:9", mirror_host="m")
     assert ask(host, run) is None
     assert len(waits) == 3  # then it was ready, and did still not answer
+
+
+def test_a_mirror_that_still_stands_for_something_else_is_waited_for(host: FakeHost) -> None:
+    outcome.of("m").probe = bare()
+    log = host.root / "log"
+    host.tool(
+        "curl",
+        '#!/bin/sh\necho asked >>"$ROOT/log"\n'
+        f"echo registry {Settings().registry_url}\n"
+        f'[ "$(wc -l <"$ROOT/log")" -lt 3 ] || echo engine {Settings().engine_url}\n',
+    )
+    run = run_of(host, "http://10.0.0.9:5080", mirror_host="m")
+    assert ask(host, run) is None
+    assert run.source.engine == run.source.models == "http://10.0.0.9:5080"
+    assert len(log.read_text().split()) == 3
 
 
 @pytest.mark.parametrize("change", [{"failure": "no"}, {"probe": None}, {"mirrors": True}])
