@@ -36,7 +36,7 @@ rm -rf /etc/systemd/system/r1fleet-mirror.service /etc/r1fleet/mirror.conf /var/
   /usr/local/lib/r1fleet/mirror-resolver
 systemctl daemon-reload
 userdel r1fleet-mirror
-DEBIAN_FRONTEND=noninteractive apt-get -qq purge -y --autoremove nginx nginx-common >/dev/null
+DEBIAN_FRONTEND=noninteractive apt-get -qq purge -y nginx nginx-common >/dev/null
 """
 FORGET = f"""curl -fsS -X DELETE 127.0.0.1:11434/api/delete -d '{{"model": "{MODEL}"}}'"""
 
