@@ -42,6 +42,16 @@ driver_rollback = False  # back to the driver before the last
 driver_repository_url = "https://developer.download.nvidia.com/compute/cuda/repos"  # or a mirror
 driver_keyring_sha256 = None  # of the keyring package; None: whatever the URL serves
 
+# A cache on the LAN, where the inventory has a group mirror (docs/mirror.md)
+serve = True  # False: no model here, only a mirror
+mirror_url = None  # to pull through; None: the first of the group mirror, if any
+mirror_fallback = True  # to the source when the mirror fails; False: the host stops
+mirror_bind = "0.0.0.0"  # address of the mirror host that it listens on
+mirror_port = 5080  # its port
+mirror_allow = []  # networks that may ask it; none named: the hosts of the inventory
+mirror_dir = "/var/lib/r1fleet-mirror"  # its cache, also on a disk of its own
+mirror_size = "100G"  # what was not asked for longest goes beyond this
+
 # The rollout: who goes first, when it stops, who is left alone
 rollout_canary = 1  # hosts of each GPU model that go first, or their names; 0: none
 rollout_batch = "25%"  # hosts of each wave after that: a number or a share

@@ -23,6 +23,11 @@ gpu_hosts = (
     SSH,
 )
 
+# A host of this group caches models and engine archives for all the others (docs/mirror.md). It may
+# be one of the above, named alone, or one that serves no model:
+# mirror = ["gpu1.example.org"]
+# mirror = ([("cache1.example.org", {"serve": False})], SSH)
+
 # Hosts without a GPU are refused unless they are told to use the CPU:
 cpu_hosts = (
     [

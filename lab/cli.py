@@ -17,7 +17,7 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from lab import checks, faults, hosts, identity, network, services, state
+from lab import checks, faults, hosts, identity, network, overlay, services, state, wan
 from lab.bring_up import bring_up
 from lab.paths import NAME, SOURCE, cache_dir, lab_dir
 from lab.shell import LabError, Refusal
@@ -256,6 +256,36 @@ def fault(name: str, switch: str, host: str | None) -> None:
         services.set_fault(name, switch == "on")
     except ValueError as error:
         raise Refusal(str(error)) from error
+
+
+@lab.command("wan")
+@click.argument("rate", metavar="MBIT|off")
+@reported
+def set_wan(rate: str) -> None:
+    """Let registry and artifact server together send so many Mbit/s to the hosts.
+
+    Example: r1fleet lab wan 100
+    """
+    if rate != "off" and not (rate.isdecimal() and int(rate)):
+        raise Refusal(f"{rate!r} is no rate; give Mbit/s as 100, or off")
+    _become_root()
+    wan.unlimited() if rate == "off" else wan.limit(int(rate))
+
+
+@lab.command()
+@click.argument("model", required=False)
+@click.option("--mb", default=0, help="So many MB to fetch. Default: the small model alone.")
+@reported
+def publish(model: str | None, mb: int) -> None:
+    """Put another model under a name of the public registry; without a name, take all away.
+
+    Example: r1fleet lab publish deepseek-r1:1.5b --mb 40
+    """
+    _become_root()
+    if model is None:
+        overlay.clear()
+    else:
+        click.echo(json.dumps(overlay.add(model, mb)))
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ from contextlib import suppress
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 
-from lab.paths import BRIDGE, GATEWAY, NAME, NETWORK, lab_dir
+from lab.paths import BRIDGE, CDN, GATEWAY, NAME, NETWORK, lab_dir
 from lab.shell import LabError, run
 
 # A bridge takes the lowest address of its ports unless it has one of its own: with every host that
@@ -59,7 +59,8 @@ def up() -> None:
     """Make the bridge with the machine's own address on it. Does nothing when it is there."""
     if not is_up():
         run("ip", "link", "add", BRIDGE, "address", BRIDGE_MAC, "type", "bridge")
-        run("ip", "address", "replace", f"{GATEWAY}/{NETWORK.prefixlen}", "dev", BRIDGE)
+        for address in (GATEWAY, CDN):
+            run("ip", "address", "replace", f"{address}/{NETWORK.prefixlen}", "dev", BRIDGE)
     run("ip", "link", "set", BRIDGE, "up")
     _raise_inotify()
 

@@ -12,10 +12,12 @@ NAME = f"r1lab{NUMBER}-" if NUMBER else "r1lab"
 # 198.18.0.0/15 is set aside for benchmarks (RFC 2544): no office network uses it.
 NETWORK = IPv4Network(f"198.18.{77 + NUMBER}.0/24")
 GATEWAY = str(NETWORK[1])
+CDN = str(NETWORK[2])  # this machine too: where the public registry's blobs lie
 FIRST_HOST = 11
 BRIDGE = f"br-{NAME.rstrip('-')}"
 
 REGISTRY_PORT = 5000
+PUBLIC_REGISTRY_PORT = 5001
 ARTIFACT_PORT = 8080
 APT_PROXY_PORT = 3142
 
@@ -46,3 +48,13 @@ def artifact_url() -> str:
 def registry_url() -> str:
     """Base URL of the model registry as hosts see it."""
     return f"http://{GATEWAY}:{REGISTRY_PORT}"
+
+
+def public_registry_url() -> str:
+    """The same registry as the public one shows itself: it redirects blobs to another host."""
+    return f"http://{GATEWAY}:{PUBLIC_REGISTRY_PORT}"
+
+
+def overlay_dir() -> Path:
+    """What the public registry has beside the registry's own models: files by their URLs."""
+    return lab_dir() / "www" / "public"

@@ -1,8 +1,8 @@
 """The lab's services on the bridge address: model registry, artifacts, package proxy.
 
-nginx (5000 registry, 8080 artifacts, 3142 package proxy) and docker-registry run as processes of
-the lab with their own configuration below `services/`; the system's units are left alone. What is
-slow to fetch (packages, models) is kept in the cache folder.
+nginx (5000 registry, 5001 the same with redirects, 8080 artifacts, 3142 package proxy) and
+docker-registry run as processes of the lab with their own configuration below `services/`; the
+system's units are left alone. What is slow to fetch (packages, models) is kept in the cache folder.
 """
 
 import hashlib
@@ -127,6 +127,9 @@ def _start_processes(home: Path) -> None:
         "www": www_dir(),
         "network": paths.NETWORK,
         "gateway": paths.GATEWAY,
+        "cdn": paths.CDN,
+        "public_port": paths.PUBLIC_REGISTRY_PORT,
+        "overlay": paths.overlay_dir(),
         "registry_port": paths.REGISTRY_PORT,
         "artifact_port": paths.ARTIFACT_PORT,
         "proxy_port": paths.APT_PROXY_PORT,

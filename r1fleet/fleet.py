@@ -8,7 +8,7 @@ import os
 import signal
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
@@ -22,8 +22,17 @@ from pyinfra.api.facts import get_fact
 from r1fleet import history, outcome, report
 from r1fleet.hostfacts import Probe
 from r1fleet.lock import LockError
+from r1fleet.mirror.plan import GROUP, Fleet, MirrorWanted, join
+from r1fleet.mirror.source import Source
 from r1fleet.probe import HostProbe, ProbeError
-from r1fleet.settings import Settings, SettingsError, check_canaries, locked, read_all
+from r1fleet.settings import (
+    Settings,
+    SettingsError,
+    check_canaries,
+    locked,
+    read,
+    read_all,
+)
 from r1fleet.settings_sources import LoginError
 
 EXIT_SETTINGS = 2
@@ -42,6 +51,9 @@ class HostRun:
     rehearsing: bool = False  # the generator is only read for its steps, nothing is executed
     seen_changes: int = 0
     moved: bool = False  # what a former model directory holds has been taken along
+    mirror: MirrorWanted | None = None  # what it should be of a mirror
+    mirror_host: str | None = None  # the host of this run whose mirror it uses
+    source: Source = field(default_factory=Source)
 
     @property
     def stale(self) -> bool:
@@ -109,12 +121,22 @@ def _begin(whole: State) -> None:
         check_canaries(settings, [member.name for member in whole.inventory])
         for member_settings in settings.values():
             _ = member_settings.registry_authorization  # before any host is asked anything
+        fleet = _with_mirrors(whole, settings)
     except SettingsError as error:
         _stop(error.lines)
     except (LockError, LoginError) as error:
         _stop([str(error)])
     signal.signal(signal.SIGINT, _interrupted)
-    _fleet.runs = {member.name: HostRun(member, settings[member.name]) for member in hosts}
+    settings = {member.name: fleet.settings[member.name] for member in hosts}
+    _fleet.runs = {
+        member.name: HostRun(
+            member,
+            settings[member.name],
+            mirror=fleet.mirrors.get(member.name),
+            mirror_host=fleet.first if fleet.first in settings else None,
+        )
+        for member in hosts
+    }
     report.at_exit(whole, settings)
     now = datetime.now(UTC)
     for name, member_settings in settings.items():
@@ -132,6 +154,21 @@ def _begin(whole: State) -> None:
 
     gevent.joinall(looks, raise_error=True)
     _fleet.ready.set()
+
+
+def _with_mirrors(whole: State, settings: Mapping[str, Settings]) -> Fleet:
+    """The settings with what the inventory's group `mirror` means for them; a mirror that is
+    outside of this run's limit serves as well."""
+    members = [member.name for member in whole.inventory if GROUP in member.groups]
+    addresses = {
+        member.name: member.data.get("ssh_hostname") or member.name for member in whole.inventory
+    }
+    beyond = {
+        member.name: read(member.name, member.data.dict())  # type: ignore[no-untyped-call]
+        for member in whole.inventory
+        if member.name in members and member.name not in settings
+    }
+    return join({**settings, **beyond}, addresses, members)
 
 
 def _stop(lines: list[str]) -> Any:

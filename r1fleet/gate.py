@@ -114,9 +114,16 @@ def _member(run: HostRun) -> Member:
         frozenset(gpu.name for gpu in gpus),
         sum(gpu.vram_mib for gpu in gpus),
         "other" if held else _stand(found, run),
-        serves=bool(probe.loaded or probe.state.get("verified")),
+        # Others fetch through a mirror: one that is yet to be made waits for no wave.
+        serves=bool(probe.loaded or probe.state.get("verified")) and not is_mirror_to_come(run),
         target=_target(run.settings),
     )
+
+
+def is_mirror_to_come(run: HostRun) -> bool:
+    """Whether a host is a mirror whose files differ from what they should be."""
+    files = run.mirror.files if run.mirror else ()
+    return any(file.differs(run.probe.files if run.probe else {}) for file in files)
 
 
 def _stand(found: Outcome, run: HostRun) -> Literal["as wanted", "pending", "other"]:

@@ -228,6 +228,7 @@ class Probe:
     system: System = System()
     lease: tuple[str, ...] = ()  # the line of lease.json and the host's clock, if there is one
     served: frozenset[str] = frozenset()  # what is kept for a way back (rollback/served.py)
+    mirror_restart_pending: bool = False  # as restart_pending, of the mirror
 
     @property
     def nvidia_gpus(self) -> tuple[PciDevice, ...]:

@@ -47,6 +47,7 @@ class Outcome:
     rolled_back: bool = False  # it serves again what it served before, and has proven it
     brought: list[dict[str, Any]] = field(default_factory=list)  # models that this run fetched
     golden: list[dict[str, Any]] = field(default_factory=list)  # rows of golden.compared
+    mirrors: bool = False  # it is a mirror that works
     done: bool = False  # every stage passed
     stage: str = ""  # where it is now, for "interrupted in ..."
 

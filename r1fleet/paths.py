@@ -17,12 +17,16 @@ PRELOAD_UNIT = "/etc/systemd/system/r1fleet-preload.service"
 PRELOAD_BODY = f"{ETC}/preload.json"
 WAIT_FOR_GPUS = f"{LIB}/wait-for-gpus"
 PRELOAD = f"{LIB}/preload"
+MIRROR_CONF = f"{ETC}/mirror.conf"
+MIRROR_UNIT = "/etc/systemd/system/r1fleet-mirror.service"
+MIRROR_RESOLVER = f"{LIB}/mirror-resolver"
 MODPROBE_CONF = "/etc/modprobe.d/r1fleet-nvidia.conf"
 PERSISTENCED_DROPIN = "/etc/systemd/system/nvidia-persistenced.service.d"
 MODULES_LOAD_CONF = "/etc/modules-load.d/r1fleet-nvidia.conf"
 
 # There from before a change of what the engine reads until its restart; gone after a boot.
 RESTART_MARK = "/run/r1fleet/restart"
+MIRROR_RESTART_MARK = "/run/r1fleet/mirror-restart"  # the same for the mirror
 
 PULL_UNIT = "r1fleet-pull.service"
 
@@ -36,4 +40,7 @@ MANAGED_FILES = (
     PRELOAD,
     MODPROBE_CONF,
     MODULES_LOAD_CONF,
+    MIRROR_CONF,
+    MIRROR_UNIT,
+    MIRROR_RESOLVER,
 )

@@ -40,13 +40,16 @@ models() {
   echo "@@module"; module
   echo "@@gpus"; gpus "$R1_GPU" "$R1_HEALTH"
   echo "@@packages"; packages
-  echo "@@tools"; for t in aria2c zstd curl tar apt-get systemd-run update-initramfs; do
+  echo "@@tools"; for t in aria2c zstd curl tar apt-get systemd-run update-initramfs nginx; do
     command -v $t >/dev/null && echo $t; done
   echo "@@user"; id -nG ollama
   echo "@@units"
   systemctl show ollama.service r1fleet-preload.service r1fleet-pull.service \
-    nvidia-fabricmanager.service -p Id,LoadState,ActiveState,SubState,Result,InvocationID,UnitFileState,NeedDaemonReload
-  echo "@@engine"; [ -e /run/r1fleet/restart ] && echo "restart pending"; readlink /opt/ollama/current; echo "versions" /opt/ollama/*/
+    r1fleet-mirror.service nvidia-fabricmanager.service \
+    -p Id,LoadState,ActiveState,SubState,Result,InvocationID,UnitFileState,NeedDaemonReload
+  echo "@@engine"; [ -e /run/r1fleet/restart ] && echo "restart pending"
+  [ -e /run/r1fleet/mirror-restart ] && echo "mirror restart pending"
+  readlink /opt/ollama/current; echo "versions" /opt/ollama/*/
   echo "served" /var/lib/r1fleet/served/*/
   echo "@@files"; sha256sum $R1_FILES
   echo "@@models"; models

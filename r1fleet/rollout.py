@@ -26,8 +26,10 @@ from r1fleet.fleet import HostRun
 from r1fleet.golden import play as golden
 from r1fleet.golden.play import Game
 from r1fleet.hostfacts import Probe
+from r1fleet.mirror import install as mirror
+from r1fleet.mirror import source
 from r1fleet.model import move, prune, pull
-from r1fleet.model.manifest import state_entry
+from r1fleet.model.manifest import ModelWanted, state_entry
 from r1fleet.remote import changed, fail, is_refusal, refusal_text, shows, title, warn
 from r1fleet.rollback.guard import guarded, optional
 from r1fleet.rollback.restore import roll_back
@@ -89,6 +91,8 @@ def _plan(run: HostRun) -> Commands:
 def _stages(run: HostRun) -> Commands:
     settings = run.settings
     probe = yield from _checked(run)
+    if not settings.serve:
+        return
     driver_plan = plan_driver(probe, settings)
     if driver_plan.action in ("none", "skip"):
         yield from _size(run, probe)  # a host that nothing fits is refused before any change
@@ -100,19 +104,21 @@ def _stages(run: HostRun) -> Commands:
 
     sizing = yield from _size(run, probe)
     yield from handover.check_name(run, sizing.chosen, probe)
-    delivery = pull.Pull(decide.model_wanted(settings, sizing.chosen))
+    yield from source.settle._inner(run, probe, sizing.chosen)
+    delivery = pull.Pull(_model(run, sizing.chosen))
     probe = yield from _store(run, probe)
     # Where trying it on can change no more than the context, the download need not wait for it.
     if decide.is_certain(settings, probe, sizing.chosen):
         yield from tags.keep_side._inner(delivery.want, probe)
         yield from pull.start._inner(delivery, probe)
-    archive = wanted.archive(settings, probe.arch)
+    archive = run.source.archive(wanted.archive(settings, probe.arch), settings)
     yield from engine.fetch._inner(probe, archive, settings.proxies)
     probe = replace(probe, engine_versions=probe.engine_versions | {archive.key})
     sizing, tried = yield from _try_on(run, probe, sizing)
     choice = sizing.chosen
     if not delivery.begun or delivery.want.name != decide.model_wanted(settings, choice).name:
-        delivery = pull.Pull(decide.model_wanted(settings, choice))
+        yield from source.settle._inner(run, probe, choice)
+        delivery = pull.Pull(_model(run, choice))
         yield from tags.keep_side._inner(delivery.want, probe)
         yield from pull.start._inner(delivery, probe)
     serve = _serve(run, probe, sizing, tried, delivery)
@@ -131,7 +137,9 @@ def _serve(
     game = yield from handover.begin(run, probe, choice, delivery)
     if probe.engine_version:  # what serves is not restarted for a model that may never come
         yield from pull.finish._inner(delivery)
-    yield from engine.install._inner(probe, wanted.engine(settings, choice, probe))
+    engine_wanted = wanted.engine(settings, choice, probe)
+    archive = run.source.archive(engine_wanted.archive, settings)
+    yield from engine.install._inner(probe, replace(engine_wanted, archive=archive))
     yield from pull.finish._inner(delivery)
 
     probe = yield from _look_again(run)
@@ -171,6 +179,11 @@ def _checked(run: HostRun) -> Generator[FunctionCommand, None, Probe]:
     assert run.probe
     for refusal in decide.refusals(run.settings, run.probe):
         yield fail(*refusal)
+    if run.mirror:  # first of all: others wait for it
+        yield from mirror.install._inner(run.probe, run.mirror)
+        outcome.of(run.host.name).mirrors = not run.rehearsing
+    if not run.settings.serve:
+        return run.probe
     plan = plan_driver(run.probe, run.settings)
     if plan.action == "refuse":
         yield fail("driver", plan.reason, plan.fix, shows=plan.commands)
@@ -183,10 +196,16 @@ def _early_pull(run: HostRun, probe: Probe) -> Commands:
     choice = decide.size(run.settings, probe).sizing.choice
     certain = choice and decide.is_certain(run.settings, probe, choice)
     if choice and certain and choice.placement == "gpu" and not run.rehearsing:
+        yield from source.settle._inner(run, probe, choice)
         probe = yield from _store(run, probe)
-        delivery = pull.Pull(decide.model_wanted(run.settings, choice))
+        delivery = pull.Pull(_model(run, choice))
         yield from tags.keep_side._inner(delivery.want, probe)
         yield from pull.start._inner(delivery, probe)
+
+
+def _model(run: HostRun, choice: Choice) -> ModelWanted:
+    """The model of a choice, from where this host fetches."""
+    return run.source.model(decide.model_wanted(run.settings, choice))
 
 
 def _compare(run: HostRun, probe: Probe) -> Commands:
@@ -194,8 +213,9 @@ def _compare(run: HostRun, probe: Probe) -> Commands:
     pinned = run.settings.model_digests
     choice = decide.size(run.settings, probe).sizing.choice if pinned else None
     if choice:
-        extras = decide.extras_wanted(run.settings, choice)
-        for want in (decide.model_wanted(run.settings, choice), *extras):
+        yield from source.settle._inner(run, probe, choice)
+        extras = (run.source.model(want) for want in decide.extras_wanted(run.settings, choice))
+        for want in (_model(run, choice), *extras):
             yield from pull.check._inner(want, move.after(run.settings.ollama_models, probe))
 
 
@@ -297,7 +317,7 @@ def _extras(
 ) -> Generator[FunctionCommand, None, tuple[pull.Pull, ...]]:
     """Deliver the models beside R1, one after the other: a host has one unit that fetches."""
     wanted_here = decide.extras_wanted(run.settings, sizing.chosen)
-    deliveries = tuple(pull.Pull(want) for want in wanted_here)
+    deliveries = tuple(pull.Pull(run.source.model(want)) for want in wanted_here)
     for delivery in deliveries:
         yield from pull.start._inner(delivery, probe)
         yield from pull.finish._inner(delivery)

@@ -20,6 +20,7 @@ from r1fleet import settings_check as check
 from r1fleet.settings_alias import AliasSettings
 from r1fleet.settings_check import Bad
 from r1fleet.settings_engine import Context, Line, Natural
+from r1fleet.settings_mirror import MirrorSettings
 from r1fleet.settings_model import ModelSettings
 from r1fleet.settings_rollout import RolloutSettings, disagreements
 from r1fleet.settings_text import belongs_to_pyinfra, error_lines, group_data, merged
@@ -37,7 +38,7 @@ class SettingsError(ValueError):
         self.lines = lines
 
 
-class Settings(ModelSettings, AliasSettings, RolloutSettings):
+class Settings(ModelSettings, AliasSettings, RolloutSettings, MirrorSettings):
     """The settings of one host. Flat, because pyinfra looks keys up whole and never merges."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
@@ -49,6 +50,7 @@ class Settings(ModelSettings, AliasSettings, RolloutSettings):
         "driver_branch": "The NVIDIA driver",
         "rollout_canary": "The rollout: who goes first, when it stops, who is left alone",
         "alias": "The name that clients ask for, and changes of what serves it",
+        "serve": "A cache on the LAN, where the inventory has a group mirror (docs/mirror.md)",
         "model": "The model and its size",
         "registry_url": "Where models come from",
         "smoke_prompt": "The proof",

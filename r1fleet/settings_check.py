@@ -74,6 +74,14 @@ def url(value: str) -> str:
     return value.rstrip("/")
 
 
+def server_url(value: str) -> str:
+    """A URL of scheme, host and port alone."""
+    value = url(value)
+    if "/" in value.partition("://")[2]:
+        raise Bad("has a path", "give it as https://host[:port]")
+    return value
+
+
 def proxy(value: str) -> str:
     if not _PROXY.fullmatch(value) or not value.isprintable():
         raise Bad("is not a proxy URL", "give it as http://host:port")

@@ -226,6 +226,8 @@ def _install_script(archive: Archive, proxies: Mapping[str, str]) -> str:
             "URL": archive.url,
             "SHA256": archive.sha256 or "",
             "ROCM_URL": archive.rocm_url or "",
+            "MIRROR": archive.mirror or "",
+            "SOURCE": archive.source or "",
             "ROOT": paths.ENGINE_ROOT,
             "KEY": archive.key,
         }

@@ -1,6 +1,7 @@
 # Puts one version of the engine beside the others. Variables: URL, SHA256 (may be empty: the
 # line of sha256sum.txt beside the archive decides), ROCM_URL (may be empty: a second archive, laid
-# over the first), ROOT, KEY. Nothing half-done is ever live: work happens under a temporary name,
+# over the first), MIRROR and SOURCE (what the URLs begin with at a mirror and at its source; where
+# there is no way to the source, SOURCE is empty), ROOT, KEY. Nothing half-done is ever live: work happens under a temporary name,
 # then one rename.
 set -eu
 work=$ROOT/.new-$KEY
@@ -17,18 +18,29 @@ install -d -m 755 "$work"
 trap 'rm -rf "$work"' EXIT
 install -d -m 755 "$work/tree"
 
-unpack() { # unpack URL SHA256
+# fetch URL SHA256: leaves it whole as $work/$name, or says in $said why not.
+fetch() {
   name=${1##*/} wanted=$2
   if [ -z "$wanted" ]; then
-    sums=$(get "${1%/*}/sha256sum.txt") || why "no sha256sum.txt beside $1"
+    sums=$(get "${1%/*}/sha256sum.txt") || { said="no sha256sum.txt beside $1"; return 1; }
     wanted=$(printf '%s\n' "$sums" | while read -r sum file; do
       if [ "${file#\*}" = "./$name" ]; then echo "$sum"; fi; done)
-    [ -n "$wanted" ] || why "sha256sum.txt beside $1 has no line for $name"
+    said="sha256sum.txt beside $1 has no line for $name"
+    [ -n "$wanted" ] || return 1
   fi
-  get -o "$work/$name" "$1" || why "download of $1 failed"
+  get -o "$work/$name" "$1" || { said="download of $1 failed"; return 1; }
   found=$(sha256sum "$work/$name")
   found=${found%% *}
-  [ "$found" = "$wanted" ] || why "checksum of $name is $found, expected $wanted"
+  said="checksum of $name is $found, expected $wanted"
+  [ "$found" = "$wanted" ]
+}
+
+unpack() { # unpack URL SHA256
+  fetch "$1" "$2" || {
+    [ -n "${SOURCE-}" ] || why "$said"
+    echo "$said; goes to the source" >&2
+    fetch "$SOURCE${1#"$MIRROR"}" "$2" || why "$said"
+  }
   # The archive is whole by its checksum; what can fail now is the disk. Told is the line that says
   # so, else the first one.
   said=$(zstd -dcq "$work/$name" | tar -x -C "$work/tree" --no-same-owner 2>&1) ||

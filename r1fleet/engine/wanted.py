@@ -21,12 +21,16 @@ class Archive:
     """The engine's archive. `sha256` None: the line of sha256sum.txt beside it decides.
 
     + rocm_url: a second archive, unpacked over the first; for AMD's cards
+    + mirror: what the URLs begin with where they lead to a mirror; `source` is then what they
+      would begin with at the source, if it may be asked
     """
 
     version: str
     url: str
     sha256: str | None
     rocm_url: str | None = None
+    mirror: str | None = None
+    source: str | None = None
 
     @property
     def key(self) -> str:

@@ -7,7 +7,7 @@ ID, cut to 12 hex); names and tags move. Sizes are in bytes, digests read "sha25
 import hashlib
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
@@ -73,6 +73,8 @@ class ModelWanted:
     + authorization: what the registry wants to be told, "Basic ..." or "Bearer ..."; a secret
     + deep_check: what is there is checked by its SHA-256 in every run
     + source: a GGUF file that the model is made of, in place of a registry
+    + mirrored: registry_url is a mirror's, and fallback_url the source behind it, if that may be
+      asked where the mirror fails
 
     Raises ValueError for anything that is not safe in a path, a URL or a script.
     """
@@ -89,11 +91,14 @@ class ModelWanted:
     authorization: str | None = field(default=None, repr=False)
     deep_check: bool = False
     source: ModelSource | None = None
+    mirrored: bool = False
+    fallback_url: str | None = None
 
     def __post_init__(self) -> None:
         sound = {
             "name": _NAME.fullmatch(self.name),
             "registry_url": _URL.fullmatch(self.registry_url),
+            "fallback_url": self.fallback_url is None or _URL.fullmatch(self.fallback_url),
             "models_dir": self.models_dir.startswith("/") and self.models_dir.isprintable(),
             "digest": self.digest is None or _DIGEST.fullmatch(self.digest),
             "rate_limit": self.rate_limit is None or _RATE.fullmatch(self.rate_limit),
@@ -102,6 +107,12 @@ class ModelWanted:
         }
         if wrong := [f"{key} {getattr(self, key)!r}" for key, ok in sound.items() if not ok]:
             raise ValueError(f"no usable model: {', '.join(wrong)}")
+
+    def at_source(self) -> "ModelWanted | None":
+        """The same model from behind its mirror; None where nothing else may be asked."""
+        if self.fallback_url is None:
+            return None
+        return replace(self, registry_url=self.fallback_url, fallback_url=None, mirrored=False)
 
     @property
     def registry_path(self) -> str:

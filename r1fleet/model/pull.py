@@ -50,6 +50,21 @@ class Pull:
         known = self.installed or self.known or self.coming
         return known.digest if known else self.want.digest or ""
 
+    def to_source(self, host: Host, why: str) -> bool:
+        """Go on at the source where a mirror failed; False where nothing else may be asked."""
+        beyond = self.want.at_source()
+        if beyond is None:
+            return False
+        self.want = beyond
+        warn(host, f"the mirror failed: {why}; {self.want.name} comes from the source")
+        return True
+
+    @property
+    def go_on(self) -> str:
+        """What to do after a failure."""
+        mirror = "see to the mirror, or set mirror_fallback: True; " if self.want.mirrored else ""
+        return mirror + GO_ON
+
 
 @operation()
 def check(want: ModelWanted, probe: Probe) -> Commands:
@@ -118,6 +133,8 @@ def compare(host: Host, stage: str, title: str, want: ModelWanted) -> None:
     """Ask the registry for the digest, and write nothing."""
     say(host, stage, title)
     answer = unit.ask(host, want)
+    if not answer.http.startswith("2") and (beyond := want.at_source()):
+        want, answer = beyond, unit.ask(host, beyond)
     _check_digest(host, want, _served(want, answer))
 
 
@@ -139,12 +156,8 @@ def begin(host: Host, stage: str, title: str, pull: Pull) -> None:
         pull.raw = sources.manifest(host, want)
         pull.coming = manifests.parse(pull.raw)
     else:
-        answer = unit.ask(host, want)
-        pull.coming, pull.raw = _served(want, answer), answer.manifest
-        _check_digest(host, want, pull.coming)
-        if answer.moved:
-            text = f"its tag has {answer.moved} now, the pinned {_short(pull.coming.digest)} is"
-            outcome.of(host.name).notes.append(f"{want.name}: {text} fetched by its digest")
+        pull.coming, pull.raw = _from_registry(host, pull)
+        want = pull.want
     if seen.running:
         if (seen.digest, seen.models) == (pull.coming.digest, want.models_dir):
             say(host, stage, f"{want.name} is being fetched already, follows it")
@@ -169,6 +182,19 @@ def begin(host: Host, stage: str, title: str, pull: Pull) -> None:
         _note_ours(host, want.name, pull.coming)
 
 
+def _from_registry(host: Host, pull: Pull) -> tuple[ModelManifest, bytes]:
+    """The manifest as the mirror or the registry serves it, held against the pinned digest."""
+    answer = unit.ask(host, pull.want)
+    if not answer.http.startswith("2") and pull.to_source(host, _no_answer(answer)):
+        answer = unit.ask(host, pull.want)
+    coming = _served(pull.want, answer)
+    _check_digest(host, pull.want, coming)
+    if answer.moved:
+        text = f"its tag has {answer.moved} now, the pinned {_short(coming.digest)} is"
+        outcome.of(host.name).notes.append(f"{pull.want.name}: {text} fetched by its digest")
+    return coming, answer.manifest
+
+
 def _note_ours(host: Host, name: str, coming: ModelManifest) -> None:
     """Only what r1fleet itself brings may it ever remove."""
     row = {**manifests.state_entry(coming), "name": name, "brought": True}
@@ -189,7 +215,10 @@ def follow(host: Host, stage: str, title: str, pull: Pull) -> None:
             if status.state == "complete":
                 break
             if status.state in ("failed", "stopped"):
-                raise HostFailure(f"fetching {name}", status.reason, GO_ON)
+                if status.state == "failed" and pull.to_source(host, status.reason):
+                    unit.launch(host, pull.want, pull.coming, pull.raw, deep=True)
+                    continue
+                raise HostFailure(f"fetching {name}", status.reason, pull.go_on)
             restarts += 1
             if restarts > MAX_RESTARTS:
                 why = f"its unit vanished {restarts} times"
@@ -239,14 +268,19 @@ def _served(want: ModelWanted, seen: unit.Seen) -> ModelManifest:
         why = f"{want.registry_url} answered {seen.http}"
         raise HostFailure(what, why, "check registry_login_file or registry_login_command")
     if not seen.http.startswith("2"):
-        why = seen.error if seen.http == "000" else f"the registry answered {seen.http}"
         raise HostFailure(
-            what, f"{why} ({want.registry_url})", "run again when the registry answers this host"
+            what,
+            f"{_no_answer(seen)} ({want.registry_url})",
+            "run again when the registry answers this host",
         )
     try:
         return manifests.parse(seen.manifest)
     except ManifestError as error:
         raise HostFailure(what, f"malformed, {error}", "check registry_url") from error
+
+
+def _no_answer(seen: unit.Seen) -> str:
+    return seen.error if seen.http == "000" else f"the registry answered {seen.http}"
 
 
 def _check_digest(host: Host, want: ModelWanted, served: ModelManifest) -> None:

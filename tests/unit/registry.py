@@ -84,7 +84,7 @@ def handler(registry: Registry) -> type[BaseHTTPRequestHandler]:
             start, end = 0, len(data) - 1
             if wanted and registry.ranges:
                 first, _, last = wanted.removeprefix("bytes=").partition("-")
-                start, end = int(first), int(last) if last else end
+                start, end = int(first), min(int(last), end) if last else end
                 if start >= len(data):
                     self.answer(416, b"")
                     return
