@@ -226,6 +226,9 @@ class Probe:
     state: dict[str, Any]  # state.json as recorded by former runs
     amd: Amd = Amd()
     system: System = System()
+    lease: dict[str, Any] = field(default_factory=dict)  # lease.json: which run holds the host
+    dropins: tuple[str, ...] = ()  # files beside ollama.service that change it; none is ours
+    state_is_damaged: bool = False  # state.json is there and no JSON object
 
     @property
     def nvidia_gpus(self) -> tuple[PciDevice, ...]:

@@ -112,12 +112,16 @@ def _read(sections: dict[str, list[str]]) -> Probe:
         state=json_object("\n".join(sections["state"])),
         amd=_amd(sections["amd"]),
         system=look.system(sections),
+        lease=json_object("\n".join(sections["lease"])),
+        dropins=_dropins(sections["engine"]),
+        state_is_damaged=_is_damaged("\n".join(sections["state"])),
     )
 
 
 SECTIONS = (
     *("os", "machine", "login", "memory", "pci", "amd", "module", "gpus", "compute"),
-    *("packages", "tools", "user", "units", "engine", "files", "models", "api", "state", "end"),
+    *("packages", "tools", "user", "units", "engine", "files", "models", "api", "state", "lease"),
+    "end",
 )
 
 
@@ -194,6 +198,14 @@ def _engine_versions(lines: list[str]) -> frozenset[str]:
     listed = next((line for line in lines if line.startswith("versions ")), "")
     names = {path.rstrip("/").rsplit("/", 1)[-1] for path in listed.split()[1:]}
     return frozenset(names - {"*", "current"})
+
+
+def _dropins(lines: list[str]) -> tuple[str, ...]:
+    return tuple(line.removeprefix("dropin ") for line in lines if line.startswith("dropin "))
+
+
+def _is_damaged(text: str) -> bool:
+    return bool(text.strip()) and not json_object(text)
 
 
 def _models(lines: list[str]) -> ModelStore:

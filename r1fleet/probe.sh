@@ -47,10 +47,14 @@ models() {
   systemctl show ollama.service r1fleet-preload.service r1fleet-pull.service -p Id,LoadState \
     -p ActiveState,SubState,Result,InvocationID,UnitFileState,NeedDaemonReload
   echo "@@engine"; [ -e /run/r1fleet/restart ] && echo "restart pending"; readlink /opt/ollama/current; echo "versions" /opt/ollama/*/
+  # Nothing of ours is in there: what is, a person has put there.
+  for f in /etc/systemd/system*/ollama.service.d/*.conf /run/systemd/system*/ollama.service.d/*.conf
+  do [ -e "$f" ] && echo "dropin $f"; done
   echo "@@files"; sha256sum $R1_FILES
   echo "@@models"; models
   echo "@@api"; curl -s --noproxy '*' -m 5 -w '\n' "$R1_URL/api/version" "$R1_URL/api/ps"
   echo "@@state"; cat /var/lib/r1fleet/state.json
+  echo; echo "@@lease"; [ -e /var/lib/r1fleet/lease.json ] && cat /var/lib/r1fleet/lease.json
   echo; echo "@@end"
 } 2>/dev/null | tr -cd '\11\12\40-\176'
 exit 0
