@@ -9,6 +9,8 @@ COMMANDS = {
     "fit": "r1fleet.fit_command:fit",
     "plan": "r1fleet.plan_command:plan",
     "shape": "r1fleet.shape_command:shape",
+    "status": "r1fleet.status_command:status",
+    "why": "r1fleet.why_command:why",
     "lab": "lab.cli:lab",
 }
 

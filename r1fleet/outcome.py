@@ -48,3 +48,8 @@ _outcomes: dict[str, Outcome] = {}
 def of(host: str) -> Outcome:
     """The outcome of a host by its name in the inventory; made at first use."""
     return _outcomes.setdefault(host, Outcome())
+
+
+def forget(host: str) -> None:
+    """Begin anew with a host, for commands that look at it more than once."""
+    _outcomes.pop(host, None)

@@ -1,0 +1,170 @@
+"""`r1fleet status`: how each host of an inventory is, and in what it is not as wanted."""
+
+import json
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from pyinfra.api import Host
+
+    from r1fleet.hostfacts import Probe
+    from r1fleet.reach import Answer, Fleet
+
+WRONG = 2
+Show = Callable[[dict[str, Any]], None]
+
+
+@click.command()
+@click.argument("inventory")
+@click.option("--limit", multiple=True, help="Only these hosts or groups, as for pyinfra.")
+@click.option("--data", multiple=True, help="key=value over the inventory's, as for pyinfra.")
+@click.option("--json", "as_json", is_flag=True, help="The same for programs.")
+@click.option("--watch", is_flag=True, help="Look again and again, until Ctrl-C.")
+@click.option(
+    "--every",
+    type=click.IntRange(min=1),
+    default=10,
+    show_default=True,
+    metavar="SECONDS",
+    help="How often --watch looks.",
+)
+def status(
+    inventory: str,
+    limit: tuple[str, ...],
+    data: tuple[str, ...],
+    as_json: bool,
+    watch: bool,
+    every: int,
+) -> None:
+    """How each host is, and in what it is not as wanted. Only looks, once per host.
+
+    Exit code 0: all as wanted; 1: a host failed or is refused; 2: settings or arguments are
+    wrong; 3: nothing worse than hosts that cannot be reached; 4: drift; 5: another run holds
+    hosts.
+
+    \b
+    Example: r1fleet status inventories/prod.py
+             r1fleet status inventories/prod.py --limit gpu1.example.org --watch --every 5
+    """
+    from r1fleet import reach  # noqa: PLC0415
+
+    try:
+        fleet = reach.load(inventory, limit, data)
+    except reach.InventoryError as error:
+        for line in error.lines:
+            click.echo(line, err=True)
+        raise SystemExit(WRONG) from None
+    if watch:
+        raise SystemExit(_watch(fleet, as_json, every))
+    found = look(fleet)
+    (_json if as_json else _table)(found)
+    raise SystemExit(_code(found))
+
+
+def _code(found: dict[str, Any]) -> int:
+    from r1fleet.status_data import exit_code  # noqa: PLC0415
+
+    return exit_code(row["verdict"] for row in found["hosts"].values())
+
+
+def look(fleet: "Fleet") -> dict[str, Any]:
+    """Ask all hosts and judge their answers: what `--json` prints."""
+    answers = fleet.ask(_probe(fleet), meanwhile=_import_the_rest)
+    from r1fleet.status_data import whole  # noqa: PLC0415
+
+    now = datetime.now(UTC)
+    rows = [_row(fleet, host, answers[host.name], now) for host in fleet.hosts]
+    return whole(rows, now)
+
+
+def _import_the_rest() -> None:
+    """Slow to import, and the hosts are at work."""
+    import r1fleet.rollout  # noqa: PLC0415
+    import r1fleet.status_data  # noqa: PLC0415
+    import r1fleet.status_text  # noqa: F401, PLC0415
+
+
+def _probe(fleet: "Fleet") -> "Callable[[Host], Probe]":
+    from r1fleet.fleet import HostRun  # noqa: PLC0415
+
+    def ask(host: "Host") -> "Probe":
+        run = HostRun(host, fleet.settings[host.name])
+        if probe := run.look():
+            return probe
+        raise OSError(run.trouble)
+
+    return ask
+
+
+def _row(fleet: "Fleet", host: "Host", answer: "Answer[Probe]", now: datetime) -> dict[str, Any]:
+    from r1fleet import decide, outcome, rollout, status_data  # noqa: PLC0415
+    from r1fleet.drift import find  # noqa: PLC0415
+    from r1fleet.fleet import HostRun  # noqa: PLC0415
+
+    probe, settings = answer.value, fleet.settings[host.name]
+    if probe is None:
+        verdict = "failed" if answer.is_reached else "unreachable"
+        return status_data.silent_row(host.name, verdict, answer.reason)
+    outcome.forget(host.name)
+    try:
+        pending, refusal = rollout.preview(HostRun(host, settings, probe))
+        choice = decide.size(settings, probe).sizing.choice
+        drift = find(settings, probe, choice, pending, now)
+    except Exception as error:  # a strange host is no reason to show nothing of the others
+        reason = f"its state cannot be judged: {type(error).__name__}: {error}"
+        return status_data.silent_row(host.name, "failed", reason)
+    warnings = outcome.of(host.name).warnings
+    return status_data.row(
+        host.name, settings, probe, choice, drift, pending, refusal, warnings, now
+    )
+
+
+def _json_lines(found: dict[str, Any]) -> None:
+    click.echo(json.dumps(found))
+
+
+def _json(found: dict[str, Any]) -> None:
+    click.echo(json.dumps(found, indent=1))
+
+
+def _table(found: dict[str, Any]) -> None:
+    from r1fleet.status_text import console, picture  # noqa: PLC0415
+
+    screen = console(sys.stdout)
+    screen.print(picture(found, screen.width))
+
+
+def _watch(fleet: "Fleet", as_json: bool, every_s: int) -> int:
+    """Look until Ctrl-C, the next time `every_s` after the last began; the last look's code."""
+    code = 0
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    with suppress(KeyboardInterrupt), _pictures(as_json) as show:
+        while True:
+            began = time.monotonic()
+            found = look(fleet)
+            code = _code(found)
+            show(found)
+            time.sleep(max(0.0, every_s - (time.monotonic() - began)))
+    return code
+
+
+@contextmanager
+def _pictures(as_json: bool) -> Iterator[Show]:
+    """How to show one look after the other: in place on a terminal, below each other elsewhere."""
+    from rich.live import Live  # noqa: PLC0415
+
+    from r1fleet.status_text import console, picture  # noqa: PLC0415
+
+    screen = console(sys.stdout)
+    if as_json or not screen.is_terminal or screen.is_dumb_terminal:
+        yield _json_lines if as_json else _table
+        return
+    with Live(console=screen, auto_refresh=False) as live:
+        yield lambda found: live.update(picture(found, screen.width), refresh=True)
