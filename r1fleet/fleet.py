@@ -17,7 +17,7 @@ from pyinfra.api import Host, State
 from pyinfra.api.exceptions import PyinfraError
 from pyinfra.api.facts import get_fact
 
-from r1fleet import outcome, report
+from r1fleet import live, outcome, report
 from r1fleet.hostfacts import Probe
 from r1fleet.probe import HostProbe, ProbeError
 from r1fleet.settings import Settings, SettingsError, read_all
@@ -107,6 +107,7 @@ def _begin(whole: State) -> None:
                 f"Ollama listens on {member_settings.ollama_host} and asks nobody for a password"
             )
     active = [_fleet.runs[member.name] for member in whole.inventory.get_active_hosts()]
+    live.prepare(whole, tuple(run.host.name for run in active))
     looks = [gevent.spawn(run.look) for run in active]
     gevent.sleep(0)  # sends them off
     import r1fleet.report_table  # noqa: F401, PLC0415  slow to import, and the hosts are at work

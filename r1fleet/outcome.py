@@ -1,8 +1,10 @@
 """What a run has learned and done, host by host: the report is made of this at the end."""
 
+import time
 from dataclasses import dataclass, field
 
 from r1fleet.hostfacts import Probe
+from r1fleet.moving import Moving
 from r1fleet.sizing import Sizing
 
 
@@ -36,6 +38,15 @@ class Outcome:
     failure: str | None = None
     done: bool = False  # every stage passed
     stage: str = ""  # where it is now, for "interrupted in ..."
+    doing: str = ""  # in the words of its last line
+    since_s: float = 0.0  # by the monotonic clock
+    told_s: float = 0.0  # when a line said so last
+    moving: Moving | None = None  # a download that it waits for
+
+    def at(self, stage: str, doing: str) -> None:
+        """Note what it does from now on."""
+        self.stage, self.doing, self.moving = stage, doing, None
+        self.since_s = self.told_s = time.monotonic()
 
     def note(self, warnings: list[str]) -> None:
         """Keep warnings, each once: a host is planned more than once in a run."""

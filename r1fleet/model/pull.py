@@ -6,7 +6,6 @@ later run re-attaches to it. Both share a `Pull`, which tells what was installed
 """
 
 import base64
-import sys
 import time
 from collections.abc import Generator
 from dataclasses import dataclass, field
@@ -17,7 +16,8 @@ from r1fleet.hostfacts import ModelStore, Probe
 from r1fleet.model import manifest as manifests
 from r1fleet.model import unit
 from r1fleet.model.manifest import ManifestError, ModelManifest, ModelWanted, human
-from r1fleet.remote import HostFailure, changed, host_task, run, say, warn
+from r1fleet.moving import Moving, Speed
+from r1fleet.remote import HostFailure, changed, host_task, run, say, tell, warn
 from r1fleet.shell import assign
 
 Commands = Generator[FunctionCommand, None, None]
@@ -107,12 +107,11 @@ def begin(host: Host, stage: str, title: str, pull: Pull) -> None:
 
 @host_task
 def follow(host: Host, stage: str, title: str, pull: Pull) -> None:
-    """Wait for the unit, with a progress line every ten seconds (three on a terminal)."""
+    """Wait for the unit, and tell how far it is."""
     assert pull.coming
     name = pull.want.name
     say(host, stage, title)
-    say_every_s = 3.0 if sys.stderr.isatty() else 10.0
-    restarts, told_at, told_done = 0, time.monotonic(), None
+    restarts, speed = 0, Speed()
     while True:
         status = unit.poll(host, pull.coming)
         if not status.running:
@@ -126,12 +125,11 @@ def follow(host: Host, stage: str, title: str, pull: Pull) -> None:
                 raise HostFailure(f"fetching {name}", why, "look at the host; " + GO_ON)
             say(host, stage, f"the fetch of {name} was cut off, goes on")
             unit.launch(host, pull.want, pull.coming)
-        elif (passed_s := time.monotonic() - told_at) >= say_every_s:
-            rate = 0.0 if told_done is None else (status.done_bytes - told_done) / passed_s
-            say(host, stage, unit.progress(name, status, rate))
-            told_at, told_done = time.monotonic(), status.done_bytes
-        elif told_done is None:
-            told_done = status.done_bytes
+        else:
+            rate = speed.note(time.monotonic(), status.done_bytes)
+            moving = Moving(name, status.done_bytes, status.total_bytes, rate)
+            comes = status.state not in ("checking", "installing") and status.total_bytes > 0
+            tell(host, stage, unit.progress(name, status, rate), moving if comes else None)
     if status.digest != pull.coming.digest:
         why = f"the host has {status.digest}, wanted was {pull.coming.digest}"
         raise HostFailure(f"fetching {name}", why, "run again")
