@@ -23,6 +23,7 @@ from r1fleet.words import age, short
 FILE_KINDS = {paths.ENGINE_UNIT: "unit file", paths.ENGINE_ENV: "environment file"}
 # Steps that follow from others: alone they are told, beside the thing itself they are noise.
 FOLLOWING = ("lease", "sizing", "model", "verify")
+NOTE = "notes that a restart must follow"
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,7 @@ def find(
     + choice: the size that is wanted; None when nothing fits
     + steps: what a run would do, from rollout.preview
     """
-    own = [step for step in steps if not step.startswith(" ")]
+    own = [step for step in steps if not step.startswith(" ") and not step.endswith(NOTE)]
     items = [
         *_driver(settings, probe),
         *_engine(probe, own),
@@ -156,7 +157,8 @@ def _loaded(settings: Settings, probe: Probe, choice: Choice) -> Iterator[Drift]
 
 def _state(probe: Probe) -> Iterator[Drift]:
     if probe.state_is_damaged:
-        yield Drift("state", f"{paths.STATE_FILE} is damaged", "verify")
+        # What it knew of the models is looked up anew.
+        yield Drift("state", f"{paths.STATE_FILE} is damaged", "pull")
 
 
 def _unnamed(items: Iterable[Drift], steps: Iterable[str]) -> list[Drift]:

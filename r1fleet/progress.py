@@ -12,6 +12,7 @@ from r1fleet.moving import Moving
 BAR_MOST = 24
 BAR_LEAST = 8
 NAME_MOST = 24  # letters of a host's name
+ROOMY = 80  # columns; below it the bytes are left out
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,8 @@ def picture(
     room = max(1, height - 3)
     shown = busy if len(busy) <= room else busy[: max(1, room - 1)]
     names = min(NAME_MOST, max((len(host.host) for host in shown), default=0))
-    lines = [_line(host, names, width, plain) for host in shown]
+    figures = max((len(_figures(host, width)) for host in shown), default=0)
+    lines = [_line(host, names, figures, width, plain) for host in shown]
     if hidden := len(busy) - len(shown):
         lines.append(Text(f"and {hidden} more at work", "dim"))
     return Group(*lines, _cut(_sums(hosts, len(busy), passed_s), width))
@@ -52,9 +54,10 @@ def _order(host: HostLine) -> tuple[int, float, str]:
     return (0, -left_s, host.host) if left_s is not None else (1, -host.at_work_s, host.host)
 
 
-def _line(host: HostLine, names: int, width: int, plain: bool) -> Text:
+def _line(host: HostLine, names: int, columns: int, width: int, plain: bool) -> Text:
+    """`names` and `columns` are the room for the name and for the figures."""
     line = Text(f"{host.host[:names]:<{names}} ", "bold").append(f"{host.stage[:7]:<7} ", "cyan")
-    figures = _figures(host.moving) if host.moving else clock(host.at_work_s)
+    figures = _figures(host, width).rjust(columns if host.moving else 0)
     what = host.moving.name if host.moving else host.text
     room = width - len(line) - len(figures) - 1
     if host.moving:
@@ -66,10 +69,16 @@ def _line(host: HostLine, names: int, width: int, plain: bool) -> Text:
     return _cut(line.append(f"{told:<{max(0, room)}} {figures}", "not bold"), width)
 
 
-def _figures(moving: Moving) -> str:
-    left = "" if moving.left_s is None else f" {human(moving.bytes_per_s)}/s {clock(moving.left_s)}"
-    done, total = human(moving.done_bytes), human(moving.total_bytes)
-    return f"{100 * moving.share:3.0f} % {done} of {total}{left}{' left' if left else ''}"
+def _figures(host: HostLine, width: int) -> str:
+    moving = host.moving
+    if moving is None:
+        return clock(host.at_work_s)
+    told = [f"{100 * moving.share:3.0f} %"]
+    if width >= ROOMY:
+        told.append(f"{human(moving.done_bytes)} of {human(moving.total_bytes)}")
+    if moving.left_s is not None:
+        told.append(f"{human(moving.bytes_per_s)}/s {clock(moving.left_s)} left")
+    return " ".join(told)
 
 
 def _bar(share: float, width: int, plain: bool) -> Text:
