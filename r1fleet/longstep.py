@@ -77,5 +77,5 @@ def _follow(host: Host, stage: str, title: str, names: str, deadline: float) -> 
         last = tail.strip().rsplit("\n", 1)[-1]
         if state.strip() != "running":
             return state.strip(), last
-        tell(host, stage, f"{title}, still at it: {last[:100]}")
+        tell(host, stage, f"{title}, still at it{': ' if last else ''}{last[:100]}")
     raise HostFailure(title, "it is still going on, on the host", "run again to follow it")

@@ -1,13 +1,13 @@
 """`r1fleet status`: how each host of an inventory is, and in what it is not as wanted."""
 
 import json
+import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
@@ -62,7 +62,7 @@ def status(
             click.echo(line, err=True)
         raise SystemExit(WRONG) from None
     if watch:
-        raise SystemExit(_watch(fleet, as_json, every))
+        _watch(fleet, as_json, every)
     found = look(fleet)
     (_json if as_json else _table)(found)
     raise SystemExit(_code(found))
@@ -126,8 +126,9 @@ def _row(fleet: "Fleet", host: "Host", answer: "Answer[Probe]", now: datetime) -
     )
 
 
-def _json_lines(found: dict[str, Any]) -> None:
+def _json_line(found: dict[str, Any]) -> None:
     click.echo(json.dumps(found))
+    sys.stdout.flush()
 
 
 def _json(found: dict[str, Any]) -> None:
@@ -141,30 +142,36 @@ def _table(found: dict[str, Any]) -> None:
     screen.print(picture(found, screen.width))
 
 
-def _watch(fleet: "Fleet", as_json: bool, every_s: int) -> int:
+def _watch(fleet: "Fleet", as_json: bool, every_s: int) -> NoReturn:
     """Look until Ctrl-C, the next time `every_s` after the last began; the last look's code."""
     code = 0
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    with suppress(KeyboardInterrupt), _pictures(as_json) as show:
-        while True:
-            began = time.monotonic()
-            found = look(fleet)
-            code = _code(found)
-            show(found)
-            time.sleep(max(0.0, every_s - (time.monotonic() - began)))
-    return code
+    show, close = _pictures(as_json)
+
+    def leave(*_: object) -> None:
+        # Not by an exception: gevent prints it, and a host may have us wait in the middle of it.
+        close()
+        sys.stdout.flush()
+        os._exit(code)
+
+    signal.signal(signal.SIGINT, leave)
+    while True:
+        began = time.monotonic()
+        found = look(fleet)
+        code = _code(found)
+        show(found)
+        time.sleep(max(0.0, every_s - (time.monotonic() - began)))
 
 
-@contextmanager
-def _pictures(as_json: bool) -> Iterator[Show]:
-    """How to show one look after the other: in place on a terminal, below each other elsewhere."""
+def _pictures(as_json: bool) -> tuple[Show, Callable[[], None]]:
+    """How to show one look after the other, and how to end that: in place on a terminal, below
+    each other elsewhere."""
     from rich.live import Live  # noqa: PLC0415
 
     from r1fleet.status_text import console, picture  # noqa: PLC0415
 
     screen = console(sys.stdout)
     if as_json or not screen.is_terminal or screen.is_dumb_terminal:
-        yield _json_lines if as_json else _table
-        return
-    with Live(console=screen, auto_refresh=False) as live:
-        yield lambda found: live.update(picture(found, screen.width), refresh=True)
+        return _json_line if as_json else _table, lambda: None
+    live = Live(console=screen, auto_refresh=False)
+    live.start()
+    return lambda found: live.update(picture(found, screen.width), refresh=True), live.stop
