@@ -1,4 +1,4 @@
-"""`r1fleet status` on booted hosts: drift made by hand is shown by its name, and nothing written."""
+"""`r1fleet status` on booted hosts: drift by hand is shown by its name, and nothing is written."""
 
 import json
 import socket
