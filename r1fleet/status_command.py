@@ -136,10 +136,9 @@ def _json(found: dict[str, Any]) -> None:
 
 
 def _table(found: dict[str, Any]) -> None:
-    from r1fleet.status_text import console, picture  # noqa: PLC0415
+    from r1fleet.status_text import console, print_status  # noqa: PLC0415
 
-    screen = console(sys.stdout)
-    screen.print(picture(found, screen.width))
+    print_status(console(sys.stdout), found)
 
 
 def _watch(fleet: "Fleet", as_json: bool, every_s: int) -> NoReturn:

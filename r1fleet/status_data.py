@@ -69,7 +69,7 @@ def row(
         **_served(settings, probe, choice),
         "alias": aliases(settings, probe),
         "verified_at": proof.at if proof else None,
-        "verified_age_s": None if age_s is None else round(age_s),
+        "verified_age_s": None if age_s is None else max(0, round(age_s)),
         "tokens_per_s": proof.tokens_per_s if proof else None,
         "disk_free_bytes": probe.models.disk_free_bytes,
         "lease": held,

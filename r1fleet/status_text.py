@@ -21,11 +21,24 @@ def console(stream: TextIO) -> Console:
     return Console(file=stream, width=None if stream.isatty() else PIPED_WIDTH)
 
 
-def picture(found: Mapping[str, Any], width: int) -> RenderableType:
-    """All that `r1fleet status` shows, `width` columns wide."""
+def print_status(console: Console, found: Mapping[str, Any]) -> None:
+    """The table, then what is to be said of single hosts, in whole lines."""
     rows = list(found["hosts"].values())
-    lines = [line for row in rows for line in _lines(row)]
-    return Group(_table(rows, width), *lines, Text(_counted(found["counts"])))
+    console.print(_table(rows, console.width))
+    for line in _below(found):
+        console.print(line, soft_wrap=True)  # they are copied and searched for
+
+
+def picture(found: Mapping[str, Any], width: int) -> RenderableType:
+    """The same as one picture, `width` columns wide."""
+    rows = list(found["hosts"].values())
+    return Group(_table(rows, width), *_below(found))
+
+
+def _below(found: Mapping[str, Any]) -> Iterator[Text]:
+    for row in found["hosts"].values():
+        yield from _lines(row)
+    yield Text(_counted(found["counts"]))
 
 
 def _table(rows: Iterable[Mapping[str, Any]], width: int) -> Table:
