@@ -160,3 +160,42 @@ lab = (
     assert found["hangs"]["verdict"] == found["dead"]["verdict"] == "unreachable"
     assert found["hangs"]["reason"]
     assert {found[host]["verdict"] for host in lab.hosts} == {"as wanted"}
+
+
+def test_why_shows_the_history_and_its_damaged_lines(lab: Lab, served: Run, broken: Broken) -> None:
+    entry = {
+        "schema": 1,
+        "at": "2026-01-01T00:00:00+00:00",
+        "run": "0123abcd",
+        "who": "ops@elsewhere",
+        "commit": None,
+        "dirty": False,
+        "from": {"model": "deepseek-r1:70b"},
+        "to": {"model": "deepseek-r1:32b"},
+        "changes": ["model deepseek-r1:32b"],
+        "verdict": "changed",
+        "reason": None,
+        "tokens_per_s": 12.5,
+    }
+    path = "/var/lib/r1fleet/history.jsonl"
+    broken(
+        "duo",  # a user with sudo: the file may be root's alone
+        f"cp -a {path} {path}.kept; echo '{json.dumps(entry)}' >{path};"
+        f" printf 'cut \\377 off\\n' >>{path}; chmod 600 {path}",
+        f"rm {path}; mv {path}.kept {path} || :",
+    )
+    done = subprocess.run(
+        [BIN / "r1fleet", "why", "inventories/lab.py", "duo"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == [
+        "line 2: it is damaged: cut  off",
+        "2026-01-01T00:00:00+00:00  changed, 12.5 tokens/s  by ops@elsewhere, no commit,"
+        " run 0123abcd",
+        "    model deepseek-r1:70b -> deepseek-r1:32b",
+        "    changed: model deepseek-r1:32b",
+    ]
