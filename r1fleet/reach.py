@@ -34,6 +34,10 @@ class InventoryError(Exception):
         super().__init__("\n".join(self.lines))
 
 
+class NoAnswer(Exception):
+    """For questions to raise: the host had none, the message says why."""
+
+
 @dataclass(frozen=True)
 class Answer(Generic[T]):
     """What a host said. Without a value, `is_reached` tells whether there was a connection."""
@@ -178,8 +182,9 @@ def _told(error: BaseException) -> str:
     """An error in one line; pyinfra wraps those of an inventory's code."""
     error = getattr(error, "exception", error)
     text = " ".join(str(error).split())
-    known = isinstance(error, TimeoutError) and text
-    return text if known else f"{type(error).__name__}: {text}" if text else type(error).__name__
+    if text and isinstance(error, NoAnswer | TimeoutError):
+        return text
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
 class _Log(logging.Handler):

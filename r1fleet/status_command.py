@@ -93,12 +93,13 @@ def _import_the_rest() -> None:
 
 def _probe(fleet: "Fleet") -> "Callable[[Host], Probe]":
     from r1fleet.fleet import HostRun  # noqa: PLC0415
+    from r1fleet.reach import NoAnswer  # noqa: PLC0415
 
     def ask(host: "Host") -> "Probe":
         run = HostRun(host, fleet.settings[host.name])
         if probe := run.look():
             return probe
-        raise OSError(run.trouble)
+        raise NoAnswer(run.trouble)
 
     return ask
 

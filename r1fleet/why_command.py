@@ -69,6 +69,7 @@ def _read(host: "Host") -> list[str]:
     from pyinfra.api.facts import get_fact  # noqa: PLC0415
 
     from r1fleet.history_fact import History  # noqa: PLC0415
+    from r1fleet.reach import NoAnswer  # noqa: PLC0415
 
     lines: list[str] | None = get_fact(
         host.state,
@@ -78,5 +79,5 @@ def _read(host: "Host") -> list[str]:
         apply_failed_hosts=False,
     )
     if lines is None:
-        raise OSError("the host refused the command")
+        raise NoAnswer("the host refused the command")
     return lines
