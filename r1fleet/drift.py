@@ -22,7 +22,7 @@ from r1fleet.words import age, short
 
 FILE_KINDS = {paths.ENGINE_UNIT: "unit file", paths.ENGINE_ENV: "environment file"}
 # Steps that follow from others: alone they are told, beside the thing itself they are noise.
-FOLLOWING = ("lease", "sizing", "model", "verify")
+FOLLOWING = ("sizing", "model", "verify")
 NOTE = "notes that a restart must follow"
 
 

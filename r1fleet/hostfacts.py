@@ -226,7 +226,7 @@ class Probe:
     state: dict[str, Any]  # state.json as recorded by former runs
     amd: Amd = Amd()
     system: System = System()
-    lease: dict[str, Any] = field(default_factory=dict)  # lease.json: which run holds the host
+    lease: tuple[str, ...] = ()  # the line of lease.json and the host's clock, if there is one
     dropins: tuple[str, ...] = ()  # files beside ollama.service that change it; none is ours
     state_is_damaged: bool = False  # state.json is there and no JSON object
 

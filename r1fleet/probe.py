@@ -112,7 +112,7 @@ def _read(sections: dict[str, list[str]]) -> Probe:
         state=json_object("\n".join(sections["state"])),
         amd=_amd(sections["amd"]),
         system=look.system(sections),
-        lease=json_object("\n".join(sections["lease"])),
+        lease=tuple(sections["lease"][:2]),
         dropins=_dropins(sections["engine"]),
         state_is_damaged=_is_damaged("\n".join(sections["state"])),
     )
@@ -120,8 +120,8 @@ def _read(sections: dict[str, list[str]]) -> Probe:
 
 SECTIONS = (
     *("os", "machine", "login", "memory", "pci", "amd", "module", "gpus", "compute"),
-    *("packages", "tools", "user", "units", "engine", "files", "models", "api", "state", "lease"),
-    "end",
+    *("packages", "tools", "user", "units", "engine", "files", "models", "api", "state"),
+    *("lease", "end"),
 )
 
 

@@ -54,7 +54,10 @@ models() {
   echo "@@models"; models
   echo "@@api"; curl -s --noproxy '*' -m 5 -w '\n' "$R1_URL/api/version" "$R1_URL/api/ps"
   echo "@@state"; cat /var/lib/r1fleet/state.json
-  echo; echo "@@lease"; [ -e /var/lib/r1fleet/lease.json ] && cat /var/lib/r1fleet/lease.json
-  echo; echo "@@end"
+  echo
+  echo "@@lease"; [ -e /var/lib/r1fleet/lease.json ] && {
+    read -r lease </var/lib/r1fleet/lease.json; printf '%s\n' "$lease"
+    date -u +%Y-%m-%dT%H:%M:%S+00:00; }
+  echo "@@end"
 } 2>/dev/null | tr -cd '\11\12\40-\176'
 exit 0

@@ -7,7 +7,7 @@ from typing import Any
 
 from r1fleet.drift import Drift, loaded_row, proof_age_s
 from r1fleet.driver.health import fault
-from r1fleet.hostfacts import Probe
+from r1fleet.hostfacts import Probe, json_object
 from r1fleet.model.manifest import REGISTRY
 from r1fleet.settings import Settings
 from r1fleet.sizing import Choice
@@ -80,13 +80,15 @@ def row(
 
 
 def lease(probe: Probe, now: datetime) -> dict[str, Any] | None:
-    """Who holds the host, and whether that time is over; None when nobody does."""
+    """Who holds the host, and whether that time is over, by the host's clock; None when nobody."""
+    written = json_object(probe.lease[0]) if probe.lease else {}
     names = ("run", "who", "since", "until")
-    found = {name: str(probe.lease[name]) for name in names if name in probe.lease}
+    found = {name: str(written[name]) for name in names if name in written}
     if len(found) < len(names):
         return None
     try:
-        over = datetime.fromisoformat(found["until"]) <= now
+        clock = datetime.fromisoformat(probe.lease[1]) if len(probe.lease) > 1 else now
+        over = datetime.fromisoformat(found["until"]) <= clock
     except (ValueError, TypeError):  # TypeError: a time without a zone
         over = True
     return {**found, "is_over": over}

@@ -49,15 +49,15 @@ def why(inventory: str, host: str, data: tuple[str, ...], as_json: bool) -> None
 
 
 def _show(host: str, output: list[str], as_json: bool) -> None:
-    from r1fleet import history  # noqa: PLC0415
+    from r1fleet import timeline  # noqa: PLC0415
     from r1fleet.status_text import console  # noqa: PLC0415
     from r1fleet.why_text import print_timeline  # noqa: PLC0415
 
-    lines = history.read(output)
+    lines = timeline.read(output)
     if as_json:
         entries = [line.data for line in lines]
         click.echo(
-            json.dumps({"schema": history.SCHEMA, "host": host, "history": entries}, indent=1)
+            json.dumps({"schema": timeline.SCHEMA, "host": host, "history": entries}, indent=1)
         )
     elif not lines:
         click.echo(f"{host} has no history: no run has changed it")
@@ -68,8 +68,8 @@ def _show(host: str, output: list[str], as_json: bool) -> None:
 def _read(host: "Host") -> list[str]:
     from pyinfra.api.facts import get_fact  # noqa: PLC0415
 
-    from r1fleet.history_fact import History  # noqa: PLC0415
     from r1fleet.reach import NoAnswer  # noqa: PLC0415
+    from r1fleet.timeline_fact import History  # noqa: PLC0415
 
     lines: list[str] | None = get_fact(
         host.state,

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator
 from rich.console import Console
 from rich.text import Text
 
-from r1fleet.history import Entry, Line
+from r1fleet.timeline import Entry, Line
 
 STYLES = {"changed": "green", "failed": "bold red", "rolled back": "yellow"}
 

@@ -30,8 +30,11 @@ def row_of(
 
 
 def leased(until: timedelta) -> Probe:
+    """Held, with a host's clock that is a day ahead of ours."""
+    clock = NOW + timedelta(days=1)
     lease = {"schema": 1, "run": "0123abcd", "who": "ops@laptop", "since": "2026-01-01T00:00:00Z"}
-    return replace(served(), lease=lease | {"until": (NOW + until).isoformat()})
+    lease |= {"until": (clock + until).isoformat()}
+    return replace(served(), lease=(json.dumps(lease), clock.isoformat()))
 
 
 def test_a_served_host() -> None:
@@ -86,9 +89,10 @@ def test_a_lease_holds_a_host_until_it_is_over() -> None:
     over = row_of(leased(timedelta(hours=-1)), DRIFT)
     assert over["verdict"] == "drift"
     assert over["lease"]["is_over"]
-    assert row_of(replace(served(), lease={"schema": 1}))["lease"] is None
-    odd = {"run": 1, "who": None, "since": [], "until": "soon"}
-    assert row_of(replace(served(), lease=odd))["lease"]["is_over"]
+    assert row_of(replace(served(), lease=("{}", NOW.isoformat())))["lease"] is None
+    assert row_of(replace(served(), lease=("damaged",)))["lease"] is None
+    odd = '{"run": 1, "who": null, "since": [], "until": "soon"}'
+    assert row_of(replace(served(), lease=(odd, NOW.isoformat())))["lease"]["is_over"]
 
 
 @pytest.mark.parametrize(

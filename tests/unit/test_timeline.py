@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from r1fleet.history import Line, read
+from r1fleet.timeline import Line, read
 from r1fleet.why_text import print_timeline
 
 ENTRY: dict[str, Any] = {

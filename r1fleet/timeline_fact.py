@@ -2,11 +2,11 @@
 
 from pyinfra.api import FactBase
 
-from r1fleet.history import COMMAND
+from r1fleet.timeline import COMMAND
 
 
 class History(FactBase[list[str]]):
-    """The lines of the history as `history.read` takes them."""
+    """The lines of the history as `timeline.read` takes them."""
 
     def command(self) -> str:
         return COMMAND
