@@ -35,6 +35,7 @@ lab-layouts: venv
 
 bench: lab-up
 	$(BIN)/python bench/noop.py
+	$(BIN)/python bench/status.py
 
 venv:
 	@scripts/venv

@@ -122,7 +122,8 @@ def prune_bases(in_use: set[Path]) -> None:
 def _key(release: str) -> str:
     """Hash of all that goes into a base image: this recipe and the simulated kernel's parts."""
     guest = sorted(path for path in (SOURCE / "guest").rglob("*") if path.is_file())
-    digest = hashlib.sha256(release.encode() + public_key())
+    # The gateway's address is in its apt configuration: another lab's base is of no use.
+    digest = hashlib.sha256(release.encode() + GATEWAY.encode() + public_key())
     for path in (Path(__file__), Path(hardware.__file__), *guest):
         digest.update(path.name.encode() + b"\0" + path.read_bytes())
     return digest.hexdigest()[:12]

@@ -10,6 +10,8 @@ COMMANDS = {
     "lock": "r1fleet.lock_command:lock",
     "plan": "r1fleet.plan_command:plan",
     "shape": "r1fleet.shape_command:shape",
+    "status": "r1fleet.status_command:status",
+    "why": "r1fleet.why_command:why",
     "lab": "lab.cli:lab",
 }
 

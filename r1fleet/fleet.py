@@ -19,7 +19,7 @@ from pyinfra.api import Host, State
 from pyinfra.api.exceptions import PyinfraError
 from pyinfra.api.facts import get_fact
 
-from r1fleet import history, outcome, report
+from r1fleet import history, live, outcome, report
 from r1fleet.hostfacts import Probe
 from r1fleet.lock import LockError
 from r1fleet.mirror.plan import GROUP, Fleet, MirrorWanted, join
@@ -121,7 +121,7 @@ def _begin(whole: State) -> None:
         check_canaries(settings, [member.name for member in whole.inventory])
         for member_settings in settings.values():
             _ = member_settings.registry_authorization  # before any host is asked anything
-        fleet = _with_mirrors(whole, settings)
+        fleet = with_mirrors(whole, settings)
     except SettingsError as error:
         _stop(error.lines)
     except (LockError, LoginError) as error:
@@ -148,6 +148,7 @@ def _begin(whole: State) -> None:
                 f"Ollama listens on {member_settings.ollama_host} and asks nobody for a password"
             )
     active = [_fleet.runs[member.name] for member in whole.inventory.get_active_hosts()]
+    live.prepare(whole, tuple(run.host.name for run in active))
     looks = [gevent.spawn(run.look) for run in active if not outcome.of(run.host.name).maintenance]
     gevent.sleep(0)  # sends them off
     import r1fleet.report_table  # noqa: F401, PLC0415  slow to import, and the hosts are at work
@@ -156,7 +157,7 @@ def _begin(whole: State) -> None:
     _fleet.ready.set()
 
 
-def _with_mirrors(whole: State, settings: Mapping[str, Settings]) -> Fleet:
+def with_mirrors(whole: State, settings: Mapping[str, Settings]) -> Fleet:
     """The settings with what the inventory's group `mirror` means for them; a mirror that is
     outside of this run's limit serves as well."""
     members = [member.name for member in whole.inventory if GROUP in member.groups]

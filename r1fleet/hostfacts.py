@@ -229,6 +229,8 @@ class Probe:
     lease: tuple[str, ...] = ()  # the line of lease.json and the host's clock, if there is one
     served: frozenset[str] = frozenset()  # what is kept for a way back (rollback/served.py)
     mirror_restart_pending: bool = False  # as restart_pending, of the mirror
+    dropins: tuple[str, ...] = ()  # files beside ollama.service that change it; none is ours
+    state_is_damaged: bool = False  # state.json is there and no JSON object
 
     @property
     def nvidia_gpus(self) -> tuple[PciDevice, ...]:

@@ -4,7 +4,7 @@ import time
 
 from pyinfra.api import Host
 
-from r1fleet.remote import HostFailure, changed, host_task, run, say
+from r1fleet.remote import HostFailure, changed, host_task, run, say, tell
 from r1fleet.shell import assign, receive
 
 RUN_DIR = "/run/r1fleet"
@@ -34,8 +34,6 @@ if systemctl is-active -q "$UNIT.service"; then echo running; else
 fi
 tail -n 4 "$DIR/$UNIT.out" 2>/dev/null || :
 """
-
-TELL_EVERY_S = 15
 
 
 @host_task
@@ -74,13 +72,10 @@ def long_step(
 
 def _follow(host: Host, stage: str, title: str, names: str, deadline: float) -> tuple[str, str]:
     """Wait for the unit's end: its exit code ("gone" when nothing is known) and last line."""
-    told = time.monotonic()
     while time.monotonic() < deadline:
         state, _, tail = run(host, names + _FOLLOW).stdout.partition("\n")
         last = tail.strip().rsplit("\n", 1)[-1]
         if state.strip() != "running":
             return state.strip(), last
-        if time.monotonic() - told >= TELL_EVERY_S:
-            told = time.monotonic()
-            say(host, stage, f"{title}, still at it: {last[:100]}")
+        tell(host, stage, f"{title}, still at it{': ' if last else ''}{last[:100]}")
     raise HostFailure(title, "it is still going on, on the host", "run again to follow it")

@@ -1,9 +1,11 @@
 """What a run has learned and done, host by host: the report is made of this at the end."""
 
+import time
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from r1fleet.hostfacts import Probe
+from r1fleet.moving import Moving
 from r1fleet.sizing import Sizing
 from r1fleet.waves import Ending, Plan
 
@@ -50,6 +52,15 @@ class Outcome:
     mirrors: bool = False  # it is a mirror that works
     done: bool = False  # every stage passed
     stage: str = ""  # where it is now, for "interrupted in ..."
+    doing: str = ""  # in the words of its last line
+    since_s: float = 0.0  # by the monotonic clock
+    told_s: float = 0.0  # when a line said so last
+    moving: Moving | None = None  # a download that it waits for
+
+    def at(self, stage: str, doing: str) -> None:
+        """Note what it does from now on."""
+        self.stage, self.doing, self.moving = stage, doing, None
+        self.since_s = self.told_s = time.monotonic()
 
     @property
     def ending(self) -> Ending:
@@ -76,3 +87,8 @@ _outcomes: dict[str, Outcome] = {}
 def of(host: str) -> Outcome:
     """The outcome of a host by its name in the inventory; made at first use."""
     return _outcomes.setdefault(host, Outcome())
+
+
+def forget(host: str) -> None:
+    """Begin anew with a host, for commands that look at it more than once."""
+    _outcomes.pop(host, None)

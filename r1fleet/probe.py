@@ -115,6 +115,8 @@ def _read(sections: dict[str, list[str]]) -> Probe:
         amd=_amd(sections["amd"]),
         system=look.system(sections),
         lease=tuple(sections["lease"][:2]),
+        dropins=_dropins(sections["engine"]),
+        state_is_damaged=_is_damaged("\n".join(sections["state"])),
     )
 
 
@@ -199,6 +201,14 @@ def _folders(lines: list[str], word: str) -> frozenset[str]:
     listed = next((line for line in lines if line.startswith(f"{word} ")), "")
     names = {path.rstrip("/").rsplit("/", 1)[-1] for path in listed.split()[1:]}
     return frozenset(names - {"*"})
+
+
+def _dropins(lines: list[str]) -> tuple[str, ...]:
+    return tuple(line.removeprefix("dropin ") for line in lines if line.startswith("dropin "))
+
+
+def _is_damaged(text: str) -> bool:
+    return bool(text.strip()) and not json_object(text)
 
 
 def _models(lines: list[str]) -> ModelStore:

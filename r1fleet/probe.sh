@@ -51,6 +51,9 @@ models() {
   [ -e /run/r1fleet/mirror-restart ] && echo "mirror restart pending"
   readlink /opt/ollama/current; echo "versions" /opt/ollama/*/
   echo "served" /var/lib/r1fleet/served/*/
+  # Nothing of ours is in there: what is, a person has put there.
+  for f in /etc/systemd/system*/ollama.service.d/*.conf /run/systemd/system*/ollama.service.d/*.conf
+  do [ -e "$f" ] && echo "dropin $f"; done
   echo "@@files"; sha256sum $R1_FILES
   echo "@@models"; models
   echo "@@api"; curl -s --noproxy '*' -m 5 -w '\n' "$R1_URL/api/version" "$R1_URL/api/ps"

@@ -6,6 +6,7 @@ says what, why and what to do.
 """
 
 import functools
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Concatenate, ParamSpec
@@ -15,9 +16,11 @@ from pyinfra import logger
 from pyinfra.api import FunctionCommand, Host, State
 from pyinfra.api.arguments import CONNECTOR_ARGUMENT_KEYS
 
-from r1fleet import outcome
+from r1fleet import live, outcome
+from r1fleet.moving import Moving
 
 P = ParamSpec("P")
+TELL_EVERY_S = 10.0
 
 
 class HostFailure(Exception):
@@ -87,8 +90,22 @@ def run(host: Host, script: str, *, stdin: str | None = None, timeout_s: int = 1
 
 
 def say(host: Host, stage: str, text: str) -> None:
-    """One progress line of a host."""
-    outcome.of(host.name).stage = stage
+    """One line of a host: what it does from now on."""
+    outcome.of(host.name).at(stage, text)
+    live.begin()
+    _line(host, stage, text)
+
+
+def tell(host: Host, stage: str, text: str, moving: Moving | None = None) -> None:
+    """How far it is with that: in the live display, else by a line every ten seconds."""
+    found, now_s = outcome.of(host.name), time.monotonic()
+    found.stage, found.doing, found.moving = stage, text, moving
+    if not live.is_on() and now_s - found.told_s >= TELL_EVERY_S:
+        found.told_s = now_s
+        _line(host, stage, text)
+
+
+def _line(host: Host, stage: str, text: str) -> None:
     logger.info(f"{host.print_prefix}{stage:<7} {text}")
 
 

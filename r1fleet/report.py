@@ -11,7 +11,7 @@ from typing import Any
 from pyinfra.api import State
 from pyinfra.api.state import StateStage
 
-from r1fleet import outcome
+from r1fleet import live, outcome
 from r1fleet.outcome import Outcome
 from r1fleet.plan_host import host_plan
 from r1fleet.settings import Settings
@@ -34,6 +34,7 @@ def at_exit(state: State, settings: Mapping[str, Settings]) -> None:
 
 def show(interrupted: bool = False) -> None:
     """Print the table and write the JSON report, if the settings name a file for it."""
+    live.end()
     state, settings = _Report.state, _Report.settings
     if state is None:
         return

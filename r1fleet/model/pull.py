@@ -5,7 +5,6 @@ that the driver and the engine can be installed meanwhile. The unit outlives the
 later run re-attaches to it. Both share a `Pull`, which tells what was installed.
 """
 
-import sys
 import time
 from collections.abc import Generator
 from dataclasses import dataclass, field
@@ -23,7 +22,8 @@ from r1fleet.model.manifest import (
     accepted_digest,
     human,
 )
-from r1fleet.remote import HostFailure, changed, host_task, say, step, warn
+from r1fleet.moving import Moving, Speed
+from r1fleet.remote import HostFailure, changed, host_task, say, step, tell, warn
 
 Commands = Generator[FunctionCommand, None, None]
 
@@ -203,12 +203,11 @@ def _note_ours(host: Host, name: str, coming: ModelManifest) -> None:
 
 @host_task
 def follow(host: Host, stage: str, title: str, pull: Pull) -> None:
-    """Wait for the unit, with a progress line every ten seconds (three on a terminal)."""
+    """Wait for the unit, and tell how far it is."""
     assert pull.coming
     name = pull.want.name
     say(host, stage, title)
-    say_every_s = 3.0 if sys.stderr.isatty() else 10.0
-    restarts, told_at, told_done = 0, time.monotonic(), None
+    restarts, speed = 0, Speed()
     while True:
         status = unit.poll(host, pull.coming)
         if not status.running:
@@ -225,12 +224,11 @@ def follow(host: Host, stage: str, title: str, pull: Pull) -> None:
                 raise HostFailure(f"fetching {name}", why, "look at the host; " + GO_ON)
             say(host, stage, f"the fetch of {name} was cut off, goes on")
             unit.launch(host, pull.want, pull.coming, pull.raw, deep=True)
-        elif (passed_s := time.monotonic() - told_at) >= say_every_s:
-            rate = 0.0 if told_done is None else (status.done_bytes - told_done) / passed_s
-            say(host, stage, unit.progress(name, status, rate))
-            told_at, told_done = time.monotonic(), status.done_bytes
-        elif told_done is None:
-            told_done = status.done_bytes
+        else:
+            rate = speed.note(time.monotonic(), status.done_bytes)
+            moving = Moving(name, status.done_bytes, status.total_bytes, rate)
+            comes = status.state not in ("checking", "installing") and status.total_bytes > 0
+            tell(host, stage, unit.progress(name, status, rate), moving if comes else None)
     if status.digest != pull.coming.digest:
         why = f"the host has {status.digest}, wanted was {pull.coming.digest}"
         raise HostFailure(f"fetching {name}", why, "run again")

@@ -1,0 +1,83 @@
+"""`r1fleet why`: the history of one host, as runs have left it there."""
+
+import json
+import sys
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from pyinfra.api import Host
+
+FAILED, WRONG, UNREACHABLE = 1, 2, 3
+READ_LIMIT_S = 60
+
+
+@click.command()
+@click.argument("inventory")
+@click.argument("host")
+@click.option("--data", multiple=True, help="key=value over the inventory's, as for pyinfra.")
+@click.option("--json", "as_json", is_flag=True, help="The same for programs.")
+def why(inventory: str, host: str, data: tuple[str, ...], as_json: bool) -> None:
+    """Why a host is as it is: every change that runs have made there, the newest first.
+
+    When, by whom, from which commit, from what to what, how it ended and why. Only looks.
+
+    Exit code 0: shown; 1: the host did not answer; 2: no such host, or settings are wrong; 3: it
+    cannot be reached.
+
+    \b
+    Example: r1fleet why inventories/prod.py gpu1.example.org
+    """
+    from r1fleet import reach  # noqa: PLC0415
+
+    try:
+        fleet = reach.load(inventory, (host,), data)
+    except reach.InventoryError as error:
+        for line in error.lines:
+            click.echo(line, err=True)
+        raise SystemExit(WRONG) from None
+    if len(fleet.hosts) > 1:
+        names = ", ".join(member.name for member in fleet.hosts)
+        click.echo(f"{host} is more than one host: {names}", err=True)
+        raise SystemExit(WRONG)
+    (answer,) = fleet.ask(_read, READ_LIMIT_S).values()
+    if answer.value is None:
+        click.echo(f"{host}: {answer.reason}", err=True)
+        raise SystemExit(FAILED if answer.is_reached else UNREACHABLE)
+    _show(fleet.hosts[0].name, answer.value, as_json)
+
+
+def _show(host: str, output: list[str], as_json: bool) -> None:
+    from r1fleet import timeline  # noqa: PLC0415
+    from r1fleet.status_text import console  # noqa: PLC0415
+    from r1fleet.why_text import print_timeline  # noqa: PLC0415
+
+    lines = timeline.read(output)
+    if as_json:
+        entries = [line.data for line in lines]
+        click.echo(
+            json.dumps({"schema": timeline.SCHEMA, "host": host, "history": entries}, indent=1)
+        )
+    elif not lines:
+        click.echo(f"{host} has no history: no run has changed it")
+    else:
+        print_timeline(console(sys.stdout), lines)
+
+
+def _read(host: "Host") -> list[str]:
+    from pyinfra.api.facts import get_fact  # noqa: PLC0415
+
+    from r1fleet.reach import NoAnswer  # noqa: PLC0415
+    from r1fleet.timeline_fact import History  # noqa: PLC0415
+
+    lines: list[str] | None = get_fact(
+        host.state,
+        host,
+        History,
+        kwargs={"_timeout": READ_LIMIT_S},
+        apply_failed_hosts=False,
+    )
+    if lines is None:
+        raise NoAnswer("the host refused the command")
+    return lines

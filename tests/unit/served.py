@@ -1,0 +1,75 @@
+"""A probe of a host on which nothing is left to do, and the settings that it fits."""
+
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any
+
+from r1fleet import decide, sticky
+from r1fleet.engine import wanted
+from r1fleet.hostfacts import ComputeProcess, LoadedModel, ModelStore, Probe, Unit
+from r1fleet.settings import Settings
+from r1fleet.sizing import Choice, policy
+from r1fleet.verify.fingerprint import fingerprint
+from r1fleet.verify.fingerprint import state as new_state
+from tests.unit.build import RUNNING, bare, working
+
+DIGEST = "c7" * 32
+BLOB = "ab" * 32
+NAME = "deepseek-r1:14b"
+PATH = "registry.ollama.ai/library/deepseek-r1/14b"
+LOADED_ONCE = Unit(load="loaded", active="active", sub="exited", enabled=True, invocation="i1")
+
+
+def served(**changes: Any) -> Probe:
+    """A T4 that serves 14b as it should; `changes` are fields of the probe."""
+    settings = Settings()
+    llama = ComputeProcess(7, "/opt/ollama/current/lib/ollama/llama-server", 9000)
+    probe = bare(
+        "T4",
+        driver=working("T4", processes=(llama,)),
+        tools=frozenset({"aria2c", "zstd", "curl", "tar", "apt-get", "systemd-run"}),
+        user_groups=frozenset({"ollama", "video"}),
+        units={"ollama.service": RUNNING, "r1fleet-preload.service": LOADED_ONCE},
+        models=ModelStore(
+            "directory",
+            "ollama:ollama",
+            10**12,
+            9 * 10**11,
+            "/",
+            {PATH: DIGEST},
+            {f"sha256-{BLOB}": 1000},
+        ),
+        engine_version=settings.engine_version,
+    )
+    sizing = decide.size(settings, probe).sizing
+    choice = sizing.chosen
+    engine = wanted.engine(settings, choice, probe)
+    files = (*engine.files, *wanted.preload(settings, NAME).files)
+    probe = replace(
+        probe,
+        engine_current=engine.archive.key,
+        engine_versions=frozenset({engine.archive.key}),
+        files={file.path: file.sha256 for file in files},
+        loaded=(LoadedModel(NAME, DIGEST, 10**10, 10**10, choice.context),),
+    )
+    proof = decide.proof_wanted(settings, choice, f"sha256:{DIGEST}", probe)
+    verified = {
+        "fingerprint": fingerprint(probe, proof),
+        "at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "answer": "READY",
+        "thinking": "one word",
+        "load_s": 1.0,
+        "tokens_per_s": 42.0,
+        "residency": 1.0,
+        "context": choice.context,
+        "digest": f"sha256:{DIGEST}",
+    }
+    layer = {"digest": f"sha256:{BLOB}", "size": 1000}
+    models = {NAME: {"digest": f"sha256:{DIGEST}", "layers": [layer]}}
+    record = sticky.record(sizing, policy(settings), {"projected_mib": [9000]})
+    state = new_state(record, models, verified, (settings.ollama_models, "/"))
+    return replace(probe, **{"state": state, **changes})
+
+
+def choice_of(probe: Probe) -> Choice | None:
+    return decide.size(Settings(), probe).sizing.choice
