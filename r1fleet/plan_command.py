@@ -15,7 +15,7 @@ from typing import Any
 
 import click
 
-FAILED, WRONG, UNREACHABLE = 1, 2, 3
+FAILED, WRONG, UNREACHABLE, HELD = 1, 2, 3, 5
 
 
 @click.command()
@@ -30,7 +30,7 @@ def plan(
     """What each host would get, and why: hardware, tag, margin, download. Changes nothing.
 
     Exit code 0: every host can be served; 1: some host cannot; 2: settings or arguments are
-    wrong; 3: nothing worse than hosts that cannot be reached.
+    wrong; 3: nothing worse than hosts that cannot be reached; 5: another operator holds some host.
 
     \b
     Example: r1fleet plan inventories/lab.py -v
@@ -58,6 +58,8 @@ def exit_code(verdicts: Iterable[str]) -> int:
     found = set(verdicts)
     if found & {"failed", "refused"}:
         return FAILED
+    if "held" in found:
+        return HELD
     return UNREACHABLE if "unreachable" in found else 0
 
 

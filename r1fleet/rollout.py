@@ -70,8 +70,7 @@ def converge(run: HostRun) -> Commands:
         yield first
     if first:
         assert run.probe
-        title = "takes the lease of the host"
-        yield lease.take("lease", title, run.probe, run.settings.steal)
+        yield lease.take("lease", "takes the host's lease", run.probe, run.settings.steal)
         run.look()
         watch = history.Watch(run)
         for command in _plan(run):

@@ -18,7 +18,7 @@ pytestmark = pytest.mark.lab
 HOSTS = ("t4", "h100")
 LEASE = "/var/lib/r1fleet/lease.json"
 TAGS = {"ann": "7b", "bob": "1.5b"}
-SLOW = ("--data", "pull_rate_limit=150K")  # so that both are at work at the same time
+SLOW = ("--data", "pull_rate_limit=300K")  # so that both are at work at the same time
 
 
 @pytest.fixture

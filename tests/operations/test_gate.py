@@ -1,5 +1,6 @@
 """The gate between waves, and what deploy.py's loop gives each host, without any host."""
 
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -9,9 +10,11 @@ from r1fleet import fleet, gate, lease, outcome, report, waves
 from r1fleet.fleet import HostRun
 from r1fleet.gate import Step
 from r1fleet.hostfacts import LoadedModel, Probe
+from r1fleet.remote import step
 from r1fleet.report_table import wave_lines
 from r1fleet.settings import Settings
 from r1fleet.waves import Wave
+from tests.operations.fakehost import FakeHost
 from tests.unit.build import bare, working
 
 LOADED = (LoadedModel("deepseek-r1:14b", "aa", 1, 1, 4096),)
@@ -145,3 +148,14 @@ def test_a_newer_schema_is_refused_before_any_change() -> None:
         assert steps == []
         assert name in str(refusal)
         assert "update r1fleet" in str(refusal)
+
+
+def test_a_connection_that_breaks_is_counted_apart(tmp_path: Path) -> None:
+    class Gone(FakeHost):
+        def run_shell_command(self, *_: Any, **__: Any) -> Any:
+            raise OSError("Socket is closed")
+
+    assert not Gone(tmp_path, "a").play([step("stage", "does it", "true", "fix")])
+    assert outcome.of("a").ending == "lost"
+    assert not FakeHost(tmp_path, "b").play([step("stage", "does it", "false", "fix")])
+    assert outcome.of("b").ending == "failed"

@@ -79,4 +79,5 @@ def test_the_exit_code_tells_the_worst() -> None:
     assert exit_code(["as wanted", "would change"]) == 0
     assert exit_code(["as wanted", "unreachable"]) == 3
     assert exit_code(["refused", "unreachable"]) == 1
-    assert exit_code(["failed", "as wanted"]) == 1
+    assert exit_code(["failed", "held"]) == 1
+    assert exit_code(["held", "unreachable"]) == 5

@@ -92,3 +92,10 @@ def test_exit_code_of_nvidia_smi_is_kept() -> None:
 
 def test_a_restart_that_an_interrupted_run_left_open_is_seen() -> None:
     assert parse(SERVED.replace("@@engine\n", "@@engine\nrestart pending\n")).restart_pending
+
+
+def test_a_lease_comes_with_the_hosts_clock() -> None:
+    assert parse(SERVED).lease == ()
+    told = '{"schema": 1, "who": "ann@desk"}\n2026-11-24T21:00:00+00:00\n'
+    found = parse(SERVED.replace("@@lease\n", f"@@lease\n{told}"))
+    assert found.lease == tuple(told.splitlines())
