@@ -69,7 +69,7 @@ def finish(
     more: State = {"former": former, "alias": found.get("alias"), "served": found.get("served")}
     want = _wanted(run, choice, proof, delivery)
     if not alias.is_settled(want, probe):
-        item = move.Alias(want, settings.ollama_models)
+        item = move.Alias(want, settings.ollama_models, probe.models.manifests)
         item.remove = alias.leftovers(want, found, probe.models)
         if want.names:
             yield from move.read._inner(item)

@@ -47,6 +47,7 @@ class Outcome:
     settings: str | None = None  # the stamp of what the settings make of it, when it is known
     caught: str | None = None  # a failure that is handed to the way back (rollback/guard.py)
     rolled_back: bool = False  # it serves again what it served before, and has proven it
+    serves: str | None = None  # the model that it went back to
     brought: list[dict[str, Any]] = field(default_factory=list)  # models that this run fetched
     golden: list[dict[str, Any]] = field(default_factory=list)  # rows of golden.compared
     mirrors: bool = False  # it is a mirror that works

@@ -11,7 +11,7 @@ from typing import Any
 from pyinfra.api import State
 from pyinfra.api.state import StateStage
 
-from r1fleet import live, outcome
+from r1fleet import catalog, live, outcome
 from r1fleet.outcome import Outcome
 from r1fleet.plan_host import host_plan
 from r1fleet.settings import Settings
@@ -85,14 +85,17 @@ def row_of(
     """A row of the report: what is known of one host at the end of the run."""
     choice = found.sizing.choice if found.sizing else None
     smoke = found.smoke  # of this run, or remembered and still standing
-    model = choice.model if choice else None
     apart = _left_alone(found, reached)
+    model, tag = choice.model if choice else None, choice.tag if choice else None
+    if found.serves:  # it went back to another one than was chosen
+        tag = found.serves.partition(":")[2]
+        model = catalog.find_tag(tag) if tag in catalog.tag_names() else None
     return {
         "host": host,
         "gpus": _gpu_names(found),
         "vram_mib": _vram_mib(found),
         "vram_estimated": bool(found.sizing and found.sizing.hardware.estimated),
-        "tag": choice.tag if choice else None,
+        "tag": tag,
         "base_model": model.base_model if model else None,
         "quantisation": model.quantisation if model else None,
         "placement": choice.placement if choice else None,

@@ -134,12 +134,14 @@ def _serve(
     """From here on the host serves something else than before, until it is proven or put back."""
     settings, choice = run.settings, sizing.chosen
     game = yield from handover.begin(run, probe, choice, delivery)
-    if probe.engine_version:  # what serves is not restarted for a model that may never come
+    serving = probe.engine_version is not None
+    if serving:  # it is not restarted for a model that may never come
         yield from pull.finish._inner(delivery)
     engine_wanted = wanted.engine(settings, choice, probe)
     archive = run.source.archive(engine_wanted.archive, settings)
     yield from engine.install._inner(probe, replace(engine_wanted, archive=archive))
-    yield from pull.finish._inner(delivery)
+    if not serving:
+        yield from pull.finish._inner(delivery)
 
     probe = yield from _look_again(run)
     extras = yield from _extras(run, probe, sizing)

@@ -3,7 +3,7 @@
 import base64
 import json
 import shlex
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from importlib import resources
@@ -34,12 +34,24 @@ exit $code
 
 @dataclass
 class Alias:
-    """An alias on its way. `rendered` is set as soon as its content is known."""
+    """An alias on its way. `rendered` is set as soon as its content is known.
+
+    + there: manifests on the host, path below manifests/ -> sha256
+    + remove: names that go, with the digest that they must have
+    """
 
     want: AliasWanted
     models_dir: str
+    there: Mapping[str, str] = field(default_factory=dict)
     rendered: Rendered | None = None
-    remove: list[tuple[str, str]] = field(default_factory=list)  # name and its digest
+    remove: list[tuple[str, str]] = field(default_factory=list)
+
+    @property
+    def to_move(self) -> list[str]:
+        """The names that are not there yet, or hold something else."""
+        digest = self.rendered.digest if self.rendered else None
+        found = {name: self.there.get(manifest_path(name)) for name in self.want.names}
+        return [name for name, sha256 in found.items() if f"sha256:{sha256}" != digest]
 
 
 @operation()
@@ -57,8 +69,9 @@ def move(alias: Alias) -> Commands:
 
     + alias: as left by `read`
     """
-    names = " and ".join([*alias.want.names, *(name for name, _ in alias.remove)])
-    yield put("alias", f"moves {names} to {alias.want.source}", alias)
+    words = [f"moves {' and '.join(alias.to_move)} to {alias.want.source}"] if alias.to_move else []
+    words += [f"removes {name}" for name, _ in alias.remove]
+    yield put("alias", ", ".join(words) or "puts its files in place", alias)
 
 
 @operation()
@@ -105,7 +118,7 @@ def put(host: Host, stage: str, title: str, alias: Alias) -> None:
     if not done.ok:
         fix = "check space and rights of ollama_models; the names still answer as before"
         raise HostFailure(title, done.reason, fix)
-    for name in alias.want.names:
+    for name in alias.to_move:
         changed(host, f"alias {name} {alias.rendered.digest[:19]}")
     for name, _ in alias.remove:
         changed(host, f"alias {name} removed")
@@ -127,7 +140,7 @@ def _lines(alias: Alias, rendered: Rendered) -> Generator[str, None, None]:
     for name, content in rendered.blobs.items():
         yield f"blob {name} {base64.b64encode(content).decode()}"
     manifest = base64.b64encode(rendered.manifest).decode()
-    for name in alias.want.names:
+    for name in alias.to_move:
         yield f"manifest {manifest_path(name)} {manifest}"
     for name, digest in alias.remove:
         yield f"remove {manifest_path(name)} {digest.removeprefix('sha256:')}"

@@ -39,6 +39,10 @@ def back(run: HostRun) -> Commands:
         kept = ", ".join(sorted(probe.served)) or "nothing"
         yield fail("rollback", f"no such state is kept (kept is {kept})", "give another date")
         return
+    if target == now:
+        found.notes.append("serves that state already")
+        found.done = True
+        return
     failure = yield from guarded(run, restore._inner(run, Restoration(target)))
     if failure and now and now != target:
         yield from roll_back(run, now, failure)

@@ -90,15 +90,15 @@ def restore(host_run: HostRun, back: Restoration) -> Commands:
         yield fail("probe", host_run.trouble, "look at the host, then run again")
         return
     yield from smoke.write_state._inner(_state(host_run, back.what, probe), probe.state)
-    changed_by_hand = f"back to {back.told}"
-    yield note("rollback", changed_by_hand)
+    yield note("rollback", f"back to {back.told}", proof.model)
 
 
 @host_task
-def note(host: Host, stage: str, text: str) -> None:
-    """Tell that the host is back."""
+def note(host: Host, stage: str, text: str, model: str) -> None:
+    """Tell that the host is back, and what it serves."""
     say(host, stage, text)
     changed(host, text)
+    outcome.of(host.name).serves = model
 
 
 @host_task

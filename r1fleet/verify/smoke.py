@@ -90,7 +90,7 @@ def _variables(want: SmokeWanted) -> dict[str, str]:
         "R1_CHAT": json.dumps(chat),
         "R1_STREAM": json.dumps({"model": want.model, "messages": messages, "stream": True}),
         "R1_DIGESTS": "|".join([want.digest.removeprefix("sha256:"), *want.same_weights]),
-        "R1_SMI": "nvidia-smi" if want.nvidia else "",
+        "R1_SMI": "nvidia-smi" if want.nvidia and want.placement != "cpu" else "",
         "R1_LOAD_S": f"{want.load_time_max_s:g}",
         "R1_ASK_S": f"{want.answer_time_max_s:g}",
     }

@@ -24,8 +24,9 @@ ask() { # ask SECTION LIMIT_S PATH [BODY]
 # again and looked for in the same breath.
 loaded() {
   ask ps 10 /api/ps >"$dir/ps"
+  processes >"$dir/compute"
   tries=0
-  until grep -Eq "$R1_DIGESTS" "$dir/ps" || [ $tries -ge 5 ]; do
+  until is_seen || [ $tries -ge 8 ]; do
     tries=$((tries + 1))
     : >"$dir/body"
     printf '%s' "$R1_LOAD" >"$dir/ask"
@@ -35,8 +36,22 @@ loaded() {
       -w '%{http_code} %{time_total}\n' "$R1_URL/api/ps" >>"$dir/ps" 2>"$dir/error"
     cat "$dir/body" "$dir/error" >>"$dir/ps"
     echo >>"$dir/ps"
+    processes >"$dir/compute"
   done
-  cat "$dir/ps"
+  cat "$dir/ps" "$dir/compute"
+}
+
+has_smi() { [ -n "$R1_SMI" ] && command -v "$R1_SMI" >/dev/null; }
+
+processes() {
+  echo "@@compute"
+  ! has_smi || timeout 60 "$R1_SMI" --query-compute-apps=pid,process_name,used_memory \
+    --format=csv,noheader,nounits
+}
+
+is_seen() {
+  grep -Eq "$R1_DIGESTS" "$dir/ps" || return 1
+  ! has_smi || grep -Eq 'llama-server|/lib/ollama/' "$dir/compute"
 }
 
 {
@@ -48,11 +63,6 @@ loaded() {
   ask chat "$R1_ASK_S" /api/chat "$R1_CHAT"
   ask stream "$R1_ASK_S" /v1/chat/completions "$R1_STREAM"
   loaded
-  echo "@@compute"
-  if [ -n "$R1_SMI" ] && command -v "$R1_SMI" >/dev/null; then
-    timeout 60 "$R1_SMI" --query-compute-apps=pid,process_name,used_memory \
-      --format=csv,noheader,nounits
-  fi
   # What the engine found at its start; GPUs are looked for once.
   echo "@@engine"
   journalctl -q --no-pager -o cat \

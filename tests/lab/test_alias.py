@@ -89,6 +89,25 @@ def test_a_new_tag_takes_over_without_one_failed_request(
     assert set(lab.deploy("--limit", HOST).verdicts().values()) <= {"as wanted", "unreachable"}
 
 
+def test_a_model_that_fails_a_golden_prompt_gets_no_alias(
+    lab: Lab, served: Run, tmp_path: Path
+) -> None:
+    before = digests(lab)
+    golden = tmp_path / "golden.yaml"
+    golden.write_text("prompts: [{name: exact, prompt: hi, check: {pattern: '^READY$'}}]\n")
+    with published(lab, tmp_path, OTHER_TAG, answer="READYX") as flags:
+        tag = ("--data", f"tag={OTHER_TAG}", "--data", f"golden={golden}")
+        run = lab.deploy("--limit", HOST, *tag, *flags)
+    assert run.code == 1
+    assert (run.verdicts()[HOST], run.row(HOST)["tag"]) == ("rolled back", "14b")
+    assert "'exact' passed before and fails now" in run.row(HOST)["reason"]
+    assert digests(lab)[ALIAS] == before[ALIAS]
+    assert answer(lab) == "READY"
+    body = json.dumps({"model": f"deepseek-r1:{OTHER_TAG}"})
+    lab.on(HOST, f"curl -sS -X DELETE -d '{body}' 127.0.0.1:11434/api/delete")
+    assert lab.deploy("--limit", HOST).verdicts()[HOST] == "as wanted"
+
+
 def test_system_prompt_and_parameters_as_ollama_itself_would_render_them(
     lab: Lab, served: Run
 ) -> None:

@@ -93,7 +93,7 @@ def test_back_by_hand(lab: Lab, served: Run, tmp_path: Path) -> None:
 
 def test_a_request_in_flight_is_finished_before_a_restart(lab: Lab, served: Run) -> None:
     words = {"model": ALIAS, **QUESTION}
-    words["messages"] = [{"role": "user", "content": "abcdefghij" * 1000}]
+    words["messages"] = [{"role": "user", "content": "abcdefghij" * 1700}]
     lab.on(HOST, f"echo '{json.dumps(words)}' >/run/r1test-ask")
     lab.on(
         HOST,
@@ -102,7 +102,8 @@ def test_a_request_in_flight_is_finished_before_a_restart(lab: Lab, served: Run)
     )
     unit = "systemctl show -p InvocationID --value ollama"
     before = lab.on(HOST, unit)
-    run = lab.deploy("--limit", HOST, "--data", "ollama_max_queue=500")
+    flags = ("--data", "ollama_max_queue=500", "--data", "drain_timeout_s=600")
+    run = lab.deploy("--limit", HOST, *flags)
     assert run.code == 0, run.output
     assert lab.on(HOST, unit) != before
     told = lab.on(HOST, "cat /run/r1test-answer")

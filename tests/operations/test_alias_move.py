@@ -60,7 +60,7 @@ def test_it_is_read_rendered_and_moved(host: FakeHost) -> None:
 
 
 def test_nothing_moves_when_what_was_sent_is_damaged(host: FakeHost) -> None:
-    alias = move.Alias(want(), str(models(host)), Rendered(MANIFEST))
+    alias = move.Alias(want(), str(models(host)), rendered=Rendered(MANIFEST))
     manifest(host, "deepseek-r1:fleet").write_text("what was there")
     (command,) = move.move._inner(alias)
     encoded = base64.b64encode(MANIFEST).decode()
@@ -71,7 +71,7 @@ def test_nothing_moves_when_what_was_sent_is_damaged(host: FakeHost) -> None:
 
 
 def test_a_full_disk_leaves_the_name_as_it_was(host: FakeHost) -> None:
-    alias = move.Alias(want(), str(models(host)), Rendered(MANIFEST))
+    alias = move.Alias(want(), str(models(host)), rendered=Rendered(MANIFEST))
     manifest(host, "deepseek-r1:fleet").write_text("what was there")
     host.tool("base64", "#!/bin/sh\nexit 1\n")
     assert not host.play(move.move._inner(alias))
@@ -85,11 +85,21 @@ def test_a_name_of_ours_goes_and_one_that_somebody_took_stays(host: FakeHost) ->
         manifest(host, name).write_bytes(MANIFEST)
     digest = f"sha256:{hashlib.sha256(MANIFEST).hexdigest()}"
     manifest(host, taken).write_text("somebody's")
-    alias = move.Alias(want(), str(models(host)), Rendered(MANIFEST))
+    alias = move.Alias(want(), str(models(host)), rendered=Rendered(MANIFEST))
     alias.remove = [(mine, digest), (taken, digest)]
     assert host.play(move.move._inner(alias))
     assert not manifest(host, mine).exists()
     assert manifest(host, taken).read_text() == "somebody's"
+
+
+def test_a_name_that_is_right_already_is_not_written_again(host: FakeHost) -> None:
+    digest = Rendered(MANIFEST).digest.removeprefix("sha256:")
+    there = {manifest_path("a:x"): digest, manifest_path("a:y"): "0" * 64}
+    wanted = want(names=("a:x", "a:y"))
+    alias = move.Alias(wanted, str(models(host)), there, Rendered(MANIFEST))
+    assert host.play(move.move._inner(alias))
+    assert outcome.of(host.name).changes == [f"alias a:y sha256:{digest[:12]}"]
+    assert not manifest(host, "a:x").exists()
 
 
 def test_a_model_that_was_replaced_meanwhile_is_not_taken(host: FakeHost) -> None:

@@ -141,7 +141,7 @@ def run_of(host: FakeHost, **facts: Any) -> HostRun:
 
 def test_a_failure_is_handed_over_and_the_rest_is_not_done(host: FakeHost) -> None:
     def commands() -> Any:
-        yield step("a", "one", "touch one", "")
+        yield step("a", "one", "exit 0", "")
         yield step("a", "two", "echo because >&2; exit 1", "mend it")
         yield step("a", "three", "exit 0", "")
 
@@ -184,6 +184,8 @@ def test_by_hand_names_what_it_would_do_or_why_not(host: FakeHost) -> None:
         f"reads what it served ({NAMES[1]})",
         "puts back what it served",
     ]
+    same = replace(run, settings=Settings(to="2026-11-30"))
+    assert list(by_hand.back._inner(same)) == []
     (refused,) = by_hand.back._inner(replace(run, settings=Settings(to="2020-01-01")))
     assert isinstance(refused, FunctionCommand)
     assert refused.function.__name__ == "fail"

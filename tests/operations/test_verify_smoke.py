@@ -142,6 +142,36 @@ def test_a_host_that_answers_as_wanted(host: FakeHost, engine: Engine) -> None:
     assert len(host.scripts) == 1
 
 
+def test_a_model_that_another_client_displaced_is_loaded_and_looked_for_again(
+    host: FakeHost, engine: Engine
+) -> None:
+    code, body = engine.answers["/api/ps"]
+    engine.answers["/api/ps"] = (code, '{"models": []}')
+    at_first = host.root / "asked"
+    text = f"[ -e '{at_first}' ] && echo '1, /opt/ollama/x/lib/ollama/llama-server, 9'"
+    host.tool("nvidia-smi", f"#!/bin/sh\n{text}\ntouch '{at_first}'\n")
+    answers, engine.answers = engine.answers, Displaced(engine.answers, body)
+    assert host.play(smoke.smoke._inner(wanted(engine)))
+    assert [path for path, _ in engine.asked[3:]] == ["/api/ps", "/api/generate", "/api/ps"]
+    engine.answers = answers
+    assert not host.play(smoke.smoke._inner(wanted(engine)))
+    assert "is not loaded after it answered" in (outcome.of(host.name).failure or "")
+
+
+class Displaced(dict[str, tuple[int, str]]):
+    """/api/ps shows the model from the second look on."""
+
+    def __init__(self, answers: dict[str, tuple[int, str]], later: str) -> None:
+        super().__init__(answers)
+        self.later = later
+
+    def __getitem__(self, path: str) -> tuple[int, str]:
+        found = super().__getitem__(path)
+        if path == "/api/ps":
+            self[path] = (200, self.later)
+        return found
+
+
 def test_a_keep_alive_with_a_unit_stays_text(host: FakeHost, engine: Engine) -> None:
     assert host.play(smoke.smoke._inner(replace(wanted(engine), keep_alive="5m")))
     assert engine.asked[0][1]["keep_alive"] == "5m"

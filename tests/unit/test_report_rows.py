@@ -13,6 +13,9 @@ def test_a_host_that_went_back_says_so_with_the_reason() -> None:
     found = Outcome(failure="engine: it does not start; rolled back to x", rolled_back=True)
     row = row_of("h", found, True, True, True)
     assert row["verdict"] == "rolled back"
+    found.serves = "deepseek-r1:14b"
+    served = row_of("h", found, True, True, True)
+    assert (served["tag"], served["quantisation"]) == ("14b", "q4_K_M")
     assert row["reason"] == found.failure
     assert row_of("h", Outcome(failure="x"), True, True, True)["verdict"] == "failed"
     by_hand = row_of("h", Outcome(rolled_back=True, done=True), True, False, True)
