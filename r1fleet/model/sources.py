@@ -6,7 +6,7 @@ from typing import Any
 from paramiko import SSHException
 from pyinfra.api import Host
 
-from r1fleet.model import made, unit
+from r1fleet.model import job, made, unit
 from r1fleet.model.manifest import ModelWanted, human
 from r1fleet.remote import HostFailure, run, say
 from r1fleet.shell import assign
@@ -47,7 +47,7 @@ def upload(host: Host, stage: str, want: ModelWanted) -> None:
     assert source
     if source.kind != "file":
         return
-    folder = f"{want.models_dir}/{unit.UPLOADS}"
+    folder = f"{want.models_dir}/{job.UPLOADS}"
     room = run(host, assign({"R1_UPLOADS": folder, "R1_NAME": source.sha256}) + _MAKE_ROOM)
     if not room.ok:
         raise HostFailure(f"the upload of {want.name}", room.reason, "check the model directory")

@@ -3,23 +3,18 @@
 import base64
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cache
-from importlib import resources
-from urllib.parse import urlsplit
 
 from pyinfra.api import Host
 
 from r1fleet import paths
-from r1fleet.model import made
-from r1fleet.model.manifest import REGISTRY, STAGING, ModelManifest, ModelWanted, human
+from r1fleet.model import job, made
+from r1fleet.model.manifest import STAGING, ModelManifest, ModelWanted, human
 from r1fleet.remote import HostFailure, Result, run
 from r1fleet.shell import assign, write_file
-from r1fleet.templates import env_quote
 
 FETCH = f"{paths.LIB}/fetch"
 RUN_DIR = "/run/r1fleet-pull"
 ASK_DIR = "/run/r1fleet-pull-ask"  # in memory: asking the registry writes nothing on the disk
-UPLOADS = ".r1fleet-upload"  # beside blobs/: files that come from the laptop
 
 # One command: what is going on, the disk, what is staged, the manifest that is there.
 _LOOK = f"""
@@ -186,38 +181,6 @@ def progress(name: str, status: Seen, bytes_per_s: float) -> str:
     return f"{text}, {human(bytes_per_s)}/s, {left_s // 60:.0f} min {left_s % 60:.0f} s left"
 
 
-def job_folder(manifest: ModelManifest) -> str:
-    """Where the job lies on the host."""
-    return f"{paths.PULL_DIR}/{manifest.digest.removeprefix('sha256:')[:12]}"
-
-
-def job_lines(want: ModelWanted, manifest: ModelManifest, *, deep: bool = False) -> str:
-    """The job as fetch.sh reads it: only values that ModelWanted and the manifest have checked."""
-    lines = [
-        f"models {want.models_dir}",
-        f"url {want.repository_url}",
-        f"path {want.manifest_path}",
-        f"digest {manifest.digest}",
-        f"limit {want.bytes_per_s}",
-        f"name {want.name}",
-        f"source {_name_at_source(want)}",
-        f"insecure {str(want.registry_url.startswith('http://')).lower()}",
-        f"engine {want.engine_url.rstrip('/')}",
-        f"deep {'yes' if deep else 'no'}",
-        *(f"from {url}" for url in _file_urls(want)),
-        *(f"blob {blob.hex} {blob.size_bytes}" for blob in manifest.blobs),
-    ]
-    return "".join(f"{line}\n" for line in lines)
-
-
-@cache
-def script() -> str:
-    """What the unit runs."""
-    home = resources.files("r1fleet.model")
-    parts = ("fetch.sh", "fetch_engine.sh", "fetch_main.sh")
-    return "\n".join((home / part).read_text(encoding="ascii") for part in parts)
-
-
 def look(host: Host, want: ModelWanted, *, held: bool) -> Seen:
     """See what is going on there; with `held`, the name's manifest as it is on the host, too."""
     api = want.by_engine
@@ -225,7 +188,7 @@ def look(host: Host, want: ModelWanted, *, held: bool) -> Seen:
         "R1_MODELS": want.models_dir,
         "R1_STAGED": f"{want.models_dir}/{'blobs' if api else STAGING}",
         "R1_PATTERN": "*-partial" if api else "*",
-        "R1_SENT": f"{want.models_dir}/{UPLOADS}/{want.source.sha256}" if want.source else "",
+        "R1_SENT": f"{want.models_dir}/{job.UPLOADS}/{want.source.sha256}" if want.source else "",
         "R1_HELD": f"{want.models_dir}/manifests/{want.manifest_path}" if held else "",
     }
     return read(run(host, assign(values) + _LOOK))
@@ -239,7 +202,7 @@ def ask(host: Host, want: ModelWanted) -> Seen:
         "R1_DIGEST": want.digest or "",
         "new": f"{ASK_DIR}/manifest",
     }
-    environment = _environment(want)
+    environment = job.environment(want)
     place = write_file(f"{ASK_DIR}/env", environment, mode="600")
     script = f"{assign(values)}({place}) || exit 1\nset -a; . {ASK_DIR}/env; set +a\n{_ASK}"
     return read(run(host, script, stdin=environment, timeout_s=300))
@@ -248,7 +211,7 @@ def ask(host: Host, want: ModelWanted) -> Seen:
 def measure(host: Host, want: ModelWanted) -> Seen:
     """The size of the file that a model is made of."""
     assert want.source
-    environment = _environment(want)
+    environment = job.environment(want)
     place = write_file(f"{ASK_DIR}/env", environment, mode="600")
     begin = f"({place}) || exit 1\nset -a; . {ASK_DIR}/env; set +a\nrm -rf {ASK_DIR}\n"
     script = assign({"R1_FROM": want.source.place}) + begin + _MEASURE
@@ -259,22 +222,22 @@ def launch(
     host: Host, want: ModelWanted, manifest: ModelManifest, raw: bytes, *, deep: bool
 ) -> None:
     """Put the job and the script in place and start the unit; `raw` are the manifest's bytes."""
-    job = job_folder(manifest)
+    folder = job.folder(manifest)
     # Its own command: its content is a secret, so it comes by standard input.
-    environment = _environment(want)
-    place = write_file(f"{job}/env", environment, mode="600")
-    sent = run(host, f"{assign({'R1_JOB': job})}{_DROP_OTHERS}{place}", stdin=environment)
+    environment = job.environment(want)
+    place = write_file(f"{folder}/env", environment, mode="600")
+    sent = run(host, f"{assign({'R1_JOB': folder})}{_DROP_OTHERS}{place}", stdin=environment)
     values = {
-        "R1_JOB": job,
-        "R1_LINES": job_lines(want, manifest, deep=deep),
+        "R1_JOB": folder,
+        "R1_LINES": job.lines(want, manifest, deep=deep),
         "R1_MANIFEST": base64.b64encode(raw).decode(),
         "R1_NAME": want.name,
         "R1_CONFIG": made.config(want.source) if want.source else "",
         "R1_CONFIG_HEX": made.config_hex(want.source) if want.source else "",
         "R1_HOW": "api" if want.by_engine else "",
     }
-    place = write_file(FETCH, script(), mode="755")
-    started = run(host, f"{assign(values)}({place}) || exit 1\n{_START}", stdin=script())
+    place = write_file(FETCH, job.script(), mode="755")
+    started = run(host, f"{assign(values)}({place}) || exit 1\n{_START}", stdin=job.script())
     for result in (sent, started):
         if not result.ok:
             raise HostFailure(f"fetching {want.name}", result.reason, "check systemd on the host")
@@ -282,35 +245,14 @@ def launch(
 
 def poll(host: Host, manifest: ModelManifest) -> Seen:
     """How far the unit is; waits up to two seconds for its end."""
-    return read(run(host, assign({"R1_JOB": job_folder(manifest)}) + _POLL))
+    return read(run(host, assign({"R1_JOB": job.folder(manifest)}) + _POLL))
 
 
 def forget_login(host: Host, manifest: ModelManifest) -> None:
     """Take away the file with what only the downloader had to know."""
-    run(host, assign({"R1_JOB": job_folder(manifest)}) + 'rm -f "$R1_JOB/env"')
+    run(host, assign({"R1_JOB": job.folder(manifest)}) + 'rm -f "$R1_JOB/env"')
 
 
 def stop(host: Host) -> None:
     """End the unit; what it has fetched stays."""
     run(host, f"systemctl stop {paths.PULL_UNIT}")
-
-
-def _environment(want: ModelWanted) -> str:
-    """Proxies and login may hold a password: they go by a file that only root reads."""
-    values = dict(want.proxies) | ({"R1_AUTH": want.authorization} if want.authorization else {})
-    lines = [f"{name}={env_quote(value)}\n" for name, value in values.items()]
-    return "".join(["# for downloads\n", *lines])  # nothing at all would not be sent
-
-
-def _file_urls(want: ModelWanted) -> list[str]:
-    if want.source is None:
-        return []
-    if want.source.kind == "file":
-        return [f"file://{want.models_dir}/{UPLOADS}/{want.source.sha256}"]
-    return [f"file://{want.source.place}" if want.source.kind == "path" else want.source.place]
-
-
-def _name_at_source(want: ModelWanted) -> str:
-    """The name that Ollama's own pull takes; it knows no other way to name a registry."""
-    registry = urlsplit(want.registry_url).netloc
-    return want.name if registry == REGISTRY else f"{registry}/{want.path}:{want.tag}"

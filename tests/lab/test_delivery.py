@@ -156,13 +156,13 @@ def test_a_registry_that_fails_and_a_cable_that_is_cut_meanwhile(lab: Lab, heavy
     lab.cli("fault", "registry-500", "on")
     try:
         lab.on(HOST, "pkill -x aria2c")  # the transfers that run are not touched by the fault
-        time.sleep(8)
+        time.sleep(5)
     finally:
         lab.cli("fault", "registry-500", "off")
     heavy.wait_for(12 << 20)
     machine("ip", "link", "set", cable, "down")
     try:
-        time.sleep(10)
+        time.sleep(6)
     finally:
         machine("ip", "link", "set", cable, "up")
     output, _ = process.communicate(timeout=300)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from r1fleet.model import made
+from r1fleet.model import job, made
 from r1fleet.model.manifest import (
     STAGING,
     ModelManifest,
@@ -19,7 +19,6 @@ from r1fleet.model.manifest import (
     ModelWanted,
     parse,
 )
-from r1fleet.model.unit import job_lines, script
 from tests.unit.registry import BIG, SMALL, Registry, serve, sha256
 
 WAITS = "0.05 0.05 0.05 0.05"
@@ -68,7 +67,7 @@ class Site:
 
     def prepare(self) -> None:
         self.job.mkdir(parents=True, exist_ok=True)
-        (self.job / "job").write_text(job_lines(self.want, self.manifest, deep=self.deep))
+        (self.job / "job").write_text(job.lines(self.want, self.manifest, deep=self.deep))
         (self.job / "manifest").write_bytes(self.raw)
 
     def fetch(self, *mode: str) -> subprocess.CompletedProcess[str]:
@@ -76,7 +75,7 @@ class Site:
         return self.run(*mode)
 
     def run(self, *mode: str) -> subprocess.CompletedProcess[str]:
-        self.script.write_text(script())
+        self.script.write_text(job.script())
         return subprocess.run(
             ["sh", self.script, self.job, *mode],
             env={"PATH": self.path, "R1_RUN": str(self.root / "run"), "R1_WAITS": WAITS}
@@ -291,7 +290,7 @@ def test_a_model_directory_that_cannot_be_made(site: Site) -> None:
 def test_done_counts_what_is_on_the_disk(site: Site) -> None:
     site.stage.mkdir(parents=True)
     site.job.mkdir(parents=True)
-    (site.job / "job").write_text(job_lines(site.want, site.manifest))
+    (site.job / "job").write_text(job.lines(site.want, site.manifest))
     with (site.stage / sha256(BIG)).open("wb") as staged:
         staged.write(bytes(range(256)) * 4096)
         staged.truncate(len(BIG))

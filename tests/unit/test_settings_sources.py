@@ -40,7 +40,7 @@ def test_a_sourced_model_is_wanted_by_its_file_and_not_by_a_manifest() -> None:
     want = decide.model_wanted(settings, choice)
     assert want.source == sources.of(source)
     assert want.digest is None
-    assert want.by_engine
+    assert not want.by_engine  # nothing of it needs the engine
 
 
 @pytest.mark.parametrize(
