@@ -167,17 +167,13 @@ def test_no_path_leads_up(text: str) -> None:
 
 def test_nginx_takes_the_file(tmp_path: Path) -> None:
     nginx = shutil.which("nginx", path="/usr/sbin:/usr/bin:/sbin:/bin")
-    if nginx is None:
-        pytest.skip("no nginx on this machine")
+    if nginx is None or not Path(plan.CERTIFICATES).exists():
+        pytest.skip("no nginx or no ca-certificates on this machine")
     text = config("10.0.0.1", "fd00::1", "gpu1", mirror_bind="::")
     text = text.replace("/run/r1fleet-mirror", str(tmp_path)).replace(
         "/var/lib/r1fleet-mirror", str(tmp_path)
     )
     (tmp_path / "resolver.conf").write_text("resolver 127.0.0.53 [::1];\n")
-    certificates = tmp_path / "certificates"
-    if not Path(plan.CERTIFICATES).exists():
-        certificates.touch()
-        text = text.replace(plan.CERTIFICATES, str(certificates))
     (tmp_path / "mirror.conf").write_text(text)
     command = [nginx, "-t", "-e", "stderr", "-c", str(tmp_path / "mirror.conf")]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
