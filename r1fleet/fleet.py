@@ -7,7 +7,7 @@ does the work for all, the others wait for it.
 import os
 import signal
 import sys
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -121,7 +121,7 @@ def _begin(whole: State) -> None:
         check_canaries(settings, [member.name for member in whole.inventory])
         for member_settings in settings.values():
             _ = member_settings.registry_authorization  # before any host is asked anything
-        fleet = with_mirrors(whole, settings)
+        fleet = with_mirrors(list(whole.inventory), settings)
     except SettingsError as error:
         _stop(error.lines)
     except (LockError, LoginError) as error:
@@ -157,16 +157,16 @@ def _begin(whole: State) -> None:
     _fleet.ready.set()
 
 
-def with_mirrors(whole: State, settings: Mapping[str, Settings]) -> Fleet:
+def with_mirrors(inventory: Collection[Host], settings: Mapping[str, Settings]) -> Fleet:
     """The settings with what the inventory's group `mirror` means for them; a mirror that is
     outside of this run's limit serves as well."""
-    members = [member.name for member in whole.inventory if GROUP in member.groups]
+    members = [member.name for member in inventory if GROUP in member.groups]
     addresses = {
-        member.name: member.data.get("ssh_hostname") or member.name for member in whole.inventory
+        member.name: member.data.get("ssh_hostname") or member.name for member in inventory
     }
     beyond = {
         member.name: read(member.name, member.data.dict())  # type: ignore[no-untyped-call]
-        for member in whole.inventory
+        for member in inventory
         if member.name in members and member.name not in settings
     }
     return join({**settings, **beyond}, addresses, members)

@@ -51,13 +51,15 @@ class Answer(Generic[T]):
 class Fleet:
     """The hosts of an inventory (only those in the limit) with their settings."""
 
-    def __init__(self, state: "State", hosts: "list[Host]", log: "_Log") -> None:
+    def __init__(
+        self, state: "State", inventory: "list[Host]", hosts: "list[Host]", log: "_Log"
+    ) -> None:
         self.state, self.hosts, self._log = state, hosts, log
         from r1fleet.fleet import with_mirrors  # noqa: PLC0415
 
         data = {host.name: host.data.dict() for host in hosts}  # type: ignore[no-untyped-call]
         try:
-            joined = with_mirrors(state, locked(read_all(data)))
+            joined = with_mirrors(inventory, locked(read_all(data)))
         except SettingsError as error:
             raise InventoryError(error.lines) from error
         except LockError as error:
@@ -123,7 +125,7 @@ def load(inventory: str, limit: Iterable[str] = (), data: Iterable[str] = ()) ->
     hosts = list(state.inventory)
     if not hosts:
         raise InventoryError(log.lines or [f"{inventory} names no host"])
-    return Fleet(state, _limited(state, hosts, tuple(limit)), log)
+    return Fleet(state, hosts, _limited(state, hosts, tuple(limit)), log)
 
 
 def _state(inventory: str, overrides: dict[str, Any]) -> "State":

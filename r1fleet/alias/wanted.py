@@ -91,7 +91,16 @@ def weights(blobs: Iterable[Blob]) -> str:
 def foreign(settings: Settings, choice: Choice, probe: Probe) -> str | None:
     """A name of ours under which someone else keeps a model; None when there is none."""
     ours = {*_known(probe.state), *_installed(probe.state)}
-    for name in names(settings, choice):
+    names_here = names(settings, choice)
+    # A plain second name of a tag that stays is nobody's loss, also where state.json was.
+    paths_here = {manifest_path(name) for name in names_here}
+    family = manifest_path(f"{settings.model}:")
+    ours |= {
+        f"sha256:{digest}"
+        for path, digest in probe.models.manifests.items()
+        if path.startswith(family) and path not in paths_here
+    }
+    for name in names_here:
         found = probe.models.manifests.get(manifest_path(name))
         if found is not None and f"sha256:{found}" not in ours:
             return name

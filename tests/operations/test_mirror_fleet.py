@@ -21,7 +21,7 @@ def joined(settings: dict[str, Settings], cache: dict[str, Any] | None = None) -
     hosts = [(name, data | (cache or {} if name == "cache" else {})) for name, data in HOSTS]
     inventory = Inventory((hosts, {}), mirror=(["cache"], {}))
     whole: Any = SimpleNamespace(inventory=inventory)
-    return fleet._with_mirrors(whole, settings)
+    return fleet.with_mirrors(whole.inventory, settings)
 
 
 def test_the_group_is_told_to_every_host_and_to_its_members() -> None:

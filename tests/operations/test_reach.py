@@ -12,14 +12,14 @@ from r1fleet.reach import Fleet, InventoryError, NoAnswer
 
 
 def host(name: str, connect: Any = lambda **_: None, **data: Any) -> Any:
-    settings = SimpleNamespace(dict=lambda: data)
-    return SimpleNamespace(name=name, data=settings, connect=connect, connected=True)
+    settings = SimpleNamespace(dict=lambda: data, get=data.get)
+    return SimpleNamespace(name=name, data=settings, groups=[], connect=connect, connected=True)
 
 
 def fleet(*hosts: Any, said: str = "") -> Fleet:
     state: Any = None
     log: Any = SimpleNamespace(about=lambda _: said)
-    return Fleet(state, list(hosts), log)
+    return Fleet(state, list(hosts), list(hosts), log)
 
 
 def test_answers_come_by_name_and_failures_are_their_hosts_own() -> None:

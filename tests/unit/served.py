@@ -5,17 +5,21 @@ from datetime import UTC, datetime
 from typing import Any
 
 from r1fleet import decide, sticky
+from r1fleet.alias import wanted as alias
 from r1fleet.engine import wanted
 from r1fleet.hostfacts import ComputeProcess, LoadedModel, ModelStore, Probe, Unit
+from r1fleet.model.manifest import Blob, ModelManifest, state_entry
+from r1fleet.rollback import served as ways_back
 from r1fleet.settings import Settings
 from r1fleet.sizing import Choice, policy
-from r1fleet.verify.fingerprint import fingerprint
+from r1fleet.verify.fingerprint import fingerprint, settings_stamp
 from r1fleet.verify.fingerprint import state as new_state
 from tests.unit.build import RUNNING, bare, working
 
 DIGEST = "c7" * 32
 BLOB = "ab" * 32
 NAME = "deepseek-r1:14b"
+ALIAS_PATH = "registry.ollama.ai/library/deepseek-r1/fleet"
 PATH = "registry.ollama.ai/library/deepseek-r1/14b"
 LOADED_ONCE = Unit(load="loaded", active="active", sub="exited", enabled=True, invocation="i1")
 
@@ -36,7 +40,7 @@ def served(**changes: Any) -> Probe:
             10**12,
             9 * 10**11,
             "/",
-            {PATH: DIGEST},
+            {PATH: DIGEST, ALIAS_PATH: DIGEST},
             {f"sha256-{BLOB}": 1000},
         ),
         engine_version=settings.engine_version,
@@ -52,9 +56,23 @@ def served(**changes: Any) -> Probe:
         files={file.path: file.sha256 for file in files},
         loaded=(LoadedModel(NAME, DIGEST, 10**10, 10**10, choice.context),),
     )
-    proof = decide.proof_wanted(settings, choice, f"sha256:{DIGEST}", probe)
+    manifest = ModelManifest(f"sha256:{DIGEST}", (Blob(f"sha256:{BLOB}", 1000),))
+    models = {NAME: state_entry(manifest) | {"brought": False}}
+    named = {
+        "names": [settings.alias],
+        "source": NAME,
+        "of": manifest.digest,
+        "rendering": alias.wanted(settings, choice, NAME, manifest).rendering,
+        "digest": manifest.digest,
+        "blobs": {},
+        "known": [[manifest.digest, f"sha256:{BLOB}"]],
+    }
+    probe = replace(probe, state={"models": models, "alias": named})
+    proof = decide.proof_wanted(settings, choice, manifest.digest, probe, f"sha256:{BLOB}")
     verified = {
         "fingerprint": fingerprint(probe, proof),
+        "model": NAME,
+        "settings": settings_stamp(probe, proof),
         "at": datetime.now(UTC).isoformat(timespec="seconds"),
         "answer": "READY",
         "thinking": "one word",
@@ -64,11 +82,14 @@ def served(**changes: Any) -> Probe:
         "context": choice.context,
         "digest": f"sha256:{DIGEST}",
     }
-    layer = {"digest": f"sha256:{BLOB}", "size": 1000}
-    models = {NAME: {"digest": f"sha256:{DIGEST}", "layers": [layer]}}
     record = sticky.record(sizing, policy(settings), {"projected_mib": [9000]})
-    state = new_state(record, models, verified, (settings.ollama_models, "/"))
-    return replace(probe, **{"state": state, **changes})
+    kept = ways_back.served(
+        probe, proof, (), manifest, [str(settings.alias)], (), settings.ollama_models, {}
+    )
+    more = {"former": [], "alias": named, "served": kept.id}
+    state = new_state(record, models, verified, (settings.ollama_models, "/"), more)
+    folder = ways_back.name_of(kept, datetime.now(UTC))
+    return replace(probe, **{"state": state, "served": frozenset({folder}), **changes})
 
 
 def choice_of(probe: Probe) -> Choice | None:

@@ -55,7 +55,7 @@ def test_a_served_host() -> None:
     assert found["tokens_per_s"] == 42.0
     assert found["disk_free_bytes"] == 9 * 10**11
     assert found["lease"] is None
-    assert found["alias"] == {}
+    assert found["alias"] == {"deepseek-r1:fleet": f"sha256:{DIGEST}"}
 
 
 def test_rows_of_all_kinds_have_the_same_fields() -> None:
