@@ -57,6 +57,7 @@ def find(
         *(_models(settings, probe, choice) if choice else ()),
         *(_loaded(settings, probe, choice) if choice else ()),
         *_state(probe),
+        *_alias(settings, probe, own),
     ]
     items += _unnamed(items, own)
     return tuple(items or _proof(probe, own, now))
@@ -169,9 +170,24 @@ def _state(probe: Probe) -> Iterator[Drift]:
         yield Drift("state", f"{paths.STATE_FILE} is damaged", "pull")
 
 
+def _alias(settings: Settings, probe: Probe, steps: Iterable[str]) -> Iterator[Drift]:
+    """The name that clients ask for, where a run would do something about it."""
+    name = settings.alias
+    if not any(step.startswith("alias: ") for step in steps) or probe.state_is_damaged:
+        return
+    if name is None:
+        yield Drift("alias", "an alias is there that is no longer wanted", "alias")
+    elif manifest.manifest_path(name) not in probe.models.manifests:
+        yield Drift("alias", f"{name} is missing", "alias")
+    else:
+        yield Drift("alias", f"{name} is not as recorded for what is served", "alias")
+
+
 def _unnamed(items: Iterable[Drift], steps: Iterable[str]) -> list[Drift]:
     """Steps of stages that no item explains."""
     explained = {item.stage for item in items}
+    if any(item.kind == "state" for item in items):
+        explained.add("alias")  # what it knew of the alias is found out again
     stages = [step.partition(":")[0] for step in steps]
     return [
         Drift("step", f"a run {step.partition(': ')[2] or step}", stage)

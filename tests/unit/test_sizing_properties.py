@@ -84,7 +84,11 @@ def test_a_choice_keeps_its_promises_and_a_refusal_has_a_reason(
         assert left >= memory.FIT_MARGIN_MIB + wanted.reserve_mib or need == 0
     floor = sum(memory.weights(choice.model).blocks) // MIB
     assert sum(choice.needed_mib) + choice.ram_mib >= floor
-    assert (choice.layers_on_gpu == choice.layers) == (choice.placement == "gpu")
+    if choice.placement == "gpu":
+        assert choice.layers_on_gpu == choice.layers
+    elif not wanted.spread:
+        # A card of a forced spread may be too small for its margin while another takes all layers.
+        assert choice.layers_on_gpu < choice.layers
     assert choice.placement == "gpu" or choice.ram_mib <= hardware.ram_mib
     assert all(line and "\n" not in line for line in choice.warnings)
     assert all(candidate.reason for candidate in sizing.candidates)
