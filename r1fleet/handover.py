@@ -65,7 +65,8 @@ def finish(
     + state_with: makes state.json of what is recorded here
     """
     settings, found = run.settings, probe.state
-    former = tags.former(found, proof.model, proof.digest, probe.models.manifests)
+    beside = [extra.model for extra in extras]
+    former = tags.former(found, proof.model, proof.digest, probe.models.manifests, beside)
     more: State = {"former": former, "alias": found.get("alias"), "served": found.get("served")}
     want = _wanted(run, choice, proof, delivery)
     if not alias.is_settled(want, probe):

@@ -3,7 +3,7 @@
 Only what r1fleet brought itself is ever removed; state.json says what that is.
 """
 
-from collections.abc import Generator, Iterable, Mapping
+from collections.abc import Collection, Generator, Iterable, Mapping
 from typing import Any
 
 from pyinfra.api import FunctionCommand, operation
@@ -83,17 +83,24 @@ def can_answer(probe: Probe) -> bool:
 
 
 def former(
-    state: Mapping[str, Any], name: str, digest: str, manifests: Mapping[str, str]
+    state: Mapping[str, Any],
+    name: str,
+    digest: str,
+    manifests: Mapping[str, str],
+    beside: Collection[str] = (),
 ) -> list[Row]:
     """The former tags that are on the host and were brought by r1fleet, the last one first.
 
     + manifests: what is on the host, path below manifests/ -> sha256
+    + beside: names of the models beside R1: what is one of these now is no former tag
     """
     before = replaced(state, name, digest)
     rows = [*([before] if before else []), *_recorded(state)]
     found: dict[str, Row] = {}
     for row in rows:
-        if row["name"] != name and row["brought"] and _is_there(row, manifests):
+        if row["name"] in (name, *beside):
+            continue
+        if row["brought"] and _is_there(row, manifests):
             found.setdefault(row["name"], row)
     return list(found.values())
 

@@ -50,6 +50,12 @@ def test_strangers_are_no_former_tags() -> None:
     assert tags.former(state("m:x", A), "m:z", C, pulled_anew) == []
 
 
+def test_a_model_that_is_wanted_beside_r1_now_is_no_former_tag() -> None:
+    found = state("m:x", A, row("m:y", B))
+    assert names(tags.former(found, "m:z", C, there(x=A, y=B, z=C), ["m:y"])) == ["m:x"]
+    assert names(tags.former(found, "m:z", C, there(x=A, y=B, z=C), ["m:x"])) == ["m:y"]
+
+
 def test_what_this_run_or_a_former_one_fetched_was_brought() -> None:
     found = state("m:x", A, row("m:y", B))
     assert tags.was_brought(found, [], "m:x", A)
