@@ -12,6 +12,7 @@ from pyinfra.api import FunctionCommand, operation
 from r1fleet import fleet, lease, outcome, rollout, waves
 from r1fleet.fleet import HostRun
 from r1fleet.hardware import hardware
+from r1fleet.mirror import install as mirror
 from r1fleet.outcome import Outcome
 from r1fleet.remote import fail
 from r1fleet.settings import Settings
@@ -121,9 +122,10 @@ def _member(run: HostRun) -> Member:
 
 
 def is_mirror_to_come(run: HostRun) -> bool:
-    """Whether a host is a mirror whose files differ from what they should be."""
-    files = run.mirror.files if run.mirror else ()
-    return any(file.differs(run.probe.files if run.probe else {}) for file in files)
+    """Whether a host has still something to do before it is the mirror that it should be."""
+    if not (run.mirror and run.probe):
+        return False
+    return next(mirror.install._inner(run.probe, run.mirror), None) is not None
 
 
 def _stand(found: Outcome, run: HostRun) -> Literal["as wanted", "pending", "other"]:

@@ -22,7 +22,10 @@ set -e
 export DEBIAN_FRONTEND=noninteractive
 had=
 ! systemctl cat nginx.service >/dev/null 2>&1 || had=yes
-[ -n "$had" ] || systemctl -q mask --runtime nginx.service
+if [ -z "$had" ]; then
+  trap 'systemctl -q unmask --runtime nginx.service' EXIT  # also where apt fails
+  systemctl -q mask --runtime nginx.service
+fi
 apt-get -qq -o DPkg::Lock::Timeout=600 update
 apt-get -qq -o DPkg::Lock::Timeout=600 -o Dpkg::Use-Pty=0 install -y --no-install-recommends \
   nginx ca-certificates curl

@@ -9,7 +9,8 @@ import pytest
 from r1fleet import fleet, gate, lease, outcome, report, waves
 from r1fleet.fleet import HostRun
 from r1fleet.gate import Step
-from r1fleet.hostfacts import LoadedModel, Probe
+from r1fleet.hostfacts import LoadedModel, Probe, Unit
+from r1fleet.mirror.plan import MirrorWanted
 from r1fleet.remote import step
 from r1fleet.report_table import wave_lines
 from r1fleet.settings import Settings
@@ -71,6 +72,16 @@ def test_held_hosts_and_those_in_maintenance_are_in_no_wave() -> None:
     assert outcome.rollout.plan == waves.Plan(("b",), (Wave(1, ("a",)),))
     assert outcome.of("b").held == "held by bob@home since 2026, until 2999"
     assert Step(0).hosts == {"a", "b"}  # b says there that it is held
+
+
+def test_a_mirror_that_is_not_up_waits_in_no_wave() -> None:
+    mirror = MirrorWanted((), "http://127.0.0.1:5080")
+    up = {"r1fleet-mirror.service": Unit(active="active", enabled=True)}
+    for units, waits in (({}, False), (up, True)):
+        probe = serving(tools=frozenset({"nginx", "systemd-run"}), units=units)
+        runs = observed({"a": probe})
+        runs["a"].mirror = mirror
+        assert gate._member(runs["a"]).serves is waits
 
 
 def test_a_failed_canary_stops_the_rest_by_one_failing_host() -> None:

@@ -107,6 +107,14 @@ def test_the_hosts_own_nginx_is_switched_off_only_where_we_brought_it(host: Fake
         assert ("mask" not in said) is there
 
 
+def test_an_installation_that_fails_leaves_no_mask(host: FakeHost) -> None:
+    host.tool("apt-get", "#!/bin/sh\nexit 1\n")
+    host.tool("systemctl", '#!/bin/sh\necho "$@" >>"$ROOT/log"\n[ "$1" != cat ]\n')
+    ok, _ = host.run_shell_command(mirror._PACKAGE, False, False, _timeout=60)
+    assert not ok
+    assert (host.root / "log").read_text().splitlines()[-1] == "-q unmask --runtime nginx.service"
+
+
 class Mirror:
     """Answers as a mirror to the question what it stands for."""
 
