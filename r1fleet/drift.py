@@ -48,6 +48,9 @@ def find(
     + steps: what a run would do, from rollout.preview
     """
     own = [step for step in steps if not step.startswith(" ") and not step.endswith(NOTE)]
+    if not settings.serve:  # of what else is there nothing is wanted
+        files = tuple(_files(probe, own))
+        return files or tuple(Drift("step", f"a run {step.partition(': ')[2]}") for step in own)
     items = [
         *_driver(settings, probe),
         *_engine(probe, own),

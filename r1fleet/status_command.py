@@ -110,6 +110,9 @@ def _row(fleet: "Fleet", host: "Host", answer: "Answer[Probe]", now: datetime) -
     from r1fleet.fleet import HostRun  # noqa: PLC0415
 
     probe, settings = answer.value, fleet.settings[host.name]
+    left = settings.in_maintenance(now)
+    if probe is None and left:
+        return status_data.silent_row(host.name, "maintenance", left)
     if probe is None:
         verdict = "failed" if answer.is_reached else "unreachable"
         return status_data.silent_row(host.name, verdict, answer.reason)
@@ -126,7 +129,6 @@ def _row(fleet: "Fleet", host: "Host", answer: "Answer[Probe]", now: datetime) -
     row = status_data.row(
         host.name, settings, probe, choice, drift, pending, refusal, warnings, now
     )
-    left = settings.in_maintenance(now)
     return row | {"verdict": "maintenance", "reason": left} if left else row
 
 

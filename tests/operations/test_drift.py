@@ -58,6 +58,13 @@ def test_a_host_as_wanted_has_none() -> None:
     assert drift_of(served()) == ()
 
 
+def test_of_a_host_that_is_only_a_mirror_no_model_is_wanted() -> None:
+    idle = unit("ollama.service", active="inactive")
+    assert drift_of(replace(idle, driver=BARE_DRIVER), serve=False) == ()
+    told = find(Settings(serve=False), idle, None, ["mirror: starts the mirror"], datetime.now(UTC))
+    assert told == (Drift("step", "a run starts the mirror"),)
+
+
 def test_an_edited_and_a_missing_file_are_named() -> None:
     kind, what = only(files(paths.ENGINE_UNIT, "0" * 64))
     assert (kind, what) == ("unit file", f"{paths.ENGINE_UNIT} is not as r1fleet writes it")

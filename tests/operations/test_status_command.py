@@ -79,6 +79,15 @@ def test_hosts_that_are_dead_or_silent_hide_nobody(tmp_path: Path, silent_port: 
     assert "Traceback" not in done.stderr
 
 
+def test_a_host_in_maintenance_may_be_away(tmp_path: Path) -> None:
+    left = {"maintenance": {"until": "2999-01-01", "reason": "new PSU"}}
+    path = inventory(tmp_path, f'fleet = [("127.0.0.9", {left!r})]\n')
+    done = r1fleet("status", str(path), "--json", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    row = json.loads(done.stdout)["hosts"]["127.0.0.9"]
+    assert (row["verdict"], row["reason"]) == ("maintenance", "until 2999-01-01: new PSU")
+
+
 @pytest.mark.parametrize(
     ("text", "told"),
     [
