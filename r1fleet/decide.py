@@ -49,16 +49,15 @@ def refusals(settings: Settings, probe: Probe) -> list[tuple[str, str, str]]:
             )
         )
     recorded = probe.state.get("models_mount")
-    if recorded and recorded != [settings.ollama_models, probe.models.mount]:
-        path, mount = recorded
-        if path == settings.ollama_models:
-            found.append(
-                (
-                    "model directory",
-                    f"{path} was on the mount {mount}, which is not there now",
-                    "mount it, or delete the line models_mount in /var/lib/r1fleet/state.json",
-                )
+    path, mount = recorded if isinstance(recorded, list) and len(recorded) == 2 else (None, None)
+    if path == settings.ollama_models and mount != probe.models.mount:
+        found.append(
+            (
+                "model directory",
+                f"{path} was on the mount {mount}, which is not there now",
+                "mount it, or delete the line models_mount in /var/lib/r1fleet/state.json",
             )
+        )
     return found
 
 

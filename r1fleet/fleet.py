@@ -189,10 +189,12 @@ def _interrupted(*_: object) -> None:
 
 
 def _leave() -> None:
-    """Give the hosts back and say what goes on without us."""
-    history.interrupted()
-    report.show(interrupted=True)
-    logger.error("interrupted; what has begun on a host goes on there, the next run follows it")
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(EXIT_INTERRUPTED)
+    """Give the hosts back and say what goes on without us. It ends the process in any case."""
+    try:
+        history.interrupted()
+        report.show(interrupted=True)
+        logger.error("interrupted; what has begun on a host goes on there, the next run follows it")
+        sys.stdout.flush()
+        sys.stderr.flush()
+    finally:
+        os._exit(EXIT_INTERRUPTED)

@@ -77,12 +77,13 @@ def entry(
 
 
 def aim(found: Outcome, probe: Probe, model: str) -> Stand:
-    """What a run makes of a host, as far as it has come to know it. `model` is the settings'."""
+    """What a run makes of a host, as far as it has come to know it: after a way back what that
+    one brought. `model` is the settings'."""
     choice = found.sizing.choice if found.sizing else None
     return {
         "driver": probe.driver.loaded,
         "engine": probe.engine_current,
-        "model": f"{model}:{choice.tag}" if choice else None,
+        "model": found.serves or (f"{model}:{choice.tag}" if choice else None),
         "digest": found.smoke.digest if found.smoke else None,
         "settings": found.settings,
     }
@@ -94,9 +95,14 @@ class Watch:
 
     def __init__(self, member: "HostRun") -> None:
         self.member = member
-        self.before = stand(member.probe) if member.probe else dict.fromkeys(_STAND)
-        outcome.of(member.host.name).settings = None  # a plan's, made from files as they were
         _watches[member.host.name] = self
+        self.begin()
+
+    def begin(self) -> None:
+        """Note what the host serves, as it was looked at last."""
+        probe = self.member.probe
+        self.before = stand(probe) if probe else dict.fromkeys(_STAND)
+        outcome.of(self.member.host.name).settings = None  # a plan's, made from files as they were
 
     def over(self, command: FunctionCommand) -> FunctionCommand:
         """The command; when it fails this is the end."""
@@ -144,7 +150,7 @@ class Watch:
             after: Stand = dict.fromkeys(_STAND)
         else:
             after = aim(found, probe, self.member.settings.model)
-        same = after["settings"] == self.before["settings"]
+        same = after["settings"] in (None, self.before["settings"])  # None: nothing was made of it
         if verdict == "changed" and not found.changes and same:
             return ""
         at = datetime.now(UTC).isoformat(timespec="seconds")
@@ -158,7 +164,8 @@ _watches: dict[str, Watch] = {}
 @host_task
 def close(host: Host) -> None:
     """Note the change and give the host back."""
-    _watches[host.name].end("changed")
+    went_back = outcome.of(host.name).rolled_back  # as somebody wished
+    _watches[host.name].end("rolled back" if went_back else "changed")
 
 
 def interrupted() -> None:

@@ -205,6 +205,12 @@ def shows(command: FunctionCommand) -> tuple[str, ...]:
     return found
 
 
+def told(error: Exception) -> str:
+    """An exception of planning in one line; a ValueError's text was made for people."""
+    text = " ".join(str(error).split())
+    return text if isinstance(error, ValueError) else f"{type(error).__name__}: {text}"
+
+
 def is_refusal(command: FunctionCommand) -> bool:
     """Whether a command does nothing but fail its host."""
     return command.function.__name__ == "fail"

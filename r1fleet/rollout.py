@@ -12,7 +12,7 @@ from typing import Any
 
 from pyinfra.api import FunctionCommand, operation
 
-from r1fleet import decide, handover, history, lease, outcome, paths, sticky, tags
+from r1fleet import decide, handover, outcome, paths, sticky, tags
 from r1fleet.alias import wanted as alias
 from r1fleet.drain import drain
 from r1fleet.driver import install as driver
@@ -26,11 +26,12 @@ from r1fleet.fleet import HostRun
 from r1fleet.golden import play as golden
 from r1fleet.golden.play import Game
 from r1fleet.hostfacts import Probe
+from r1fleet.leased import leased, rehearse
 from r1fleet.mirror import install as mirror
 from r1fleet.mirror import source
 from r1fleet.model import move, prune, pull
 from r1fleet.model.manifest import ModelWanted, state_entry
-from r1fleet.remote import changed, fail, is_refusal, refusal_text, shows, title, warn
+from r1fleet.remote import changed, fail, told, warn
 from r1fleet.rollback.guard import guarded, optional
 from r1fleet.rollback.restore import roll_back
 from r1fleet.rollback.served import find
@@ -62,20 +63,7 @@ def converge(run: HostRun) -> Commands:
     It yields no command when nothing differs and the last proof is fresh. Before its first one
     it takes the lease of the host and looks again: others may have been there since.
     """
-    holder = lease.holder(run.probe) if run.probe else None
-    if holder and not run.settings.steal:
-        yield lease.leave_alone(holder)
-    first = next(_plan(run), None)
-    if first and is_refusal(first):
-        yield first
-    if first:
-        assert run.probe
-        yield lease.take("lease", "takes the host's lease", run.probe, run.settings.steal)
-        run.look()
-        watch = history.Watch(run)
-        for command in _plan(run):
-            yield watch.over(command)
-        yield history.close()
+    yield from leased(run, _plan)
     outcome.of(run.host.name).done = True
 
 
@@ -83,8 +71,8 @@ def _plan(run: HostRun) -> Commands:
     """The stages; what cannot be planned fails this host alone."""
     try:
         yield from _stages(run)
-    except ValueError as error:  # raised on, it would end the run for every host
-        yield fail("plan", str(error), "see the settings of this host")
+    except Exception as error:  # raised on, it would end the run for every host
+        yield fail("plan", told(error), "see the settings of this host")
 
 
 def _stages(run: HostRun) -> Commands:
@@ -110,7 +98,7 @@ def _stages(run: HostRun) -> Commands:
     if decide.is_certain(settings, probe, sizing.chosen):
         yield from tags.keep_side._inner(delivery.want, probe)
         yield from pull.start._inner(delivery, probe)
-    archive = run.source.archive(wanted.archive(settings, probe.arch), settings)
+    archive = run.source.archive(wanted.archive_for(settings, sizing.chosen, probe), settings)
     yield from engine.fetch._inner(probe, archive, settings.proxies)
     probe = replace(probe, engine_versions=probe.engine_versions | {archive.key})
     sizing, tried = yield from _try_on(run, probe, sizing)
@@ -164,13 +152,7 @@ def preview(run: HostRun) -> tuple[list[str], str | None]:
 
     From the probe alone: nothing is asked of the host.
     """
-    steps: list[str] = []
-    for command in _plan(replace(run, rehearsing=True)):
-        told = [f"    {line}" for line in shows(command)]
-        if is_refusal(command):
-            return [*steps, *told], refusal_text(command)
-        steps += [title(command), *told]
-    return steps, None
+    return rehearse(run, _plan)
 
 
 def _checked(run: HostRun) -> Generator[FunctionCommand, None, Probe]:
@@ -294,7 +276,8 @@ def _try_on(
     if tried := sticky.tried(probe.state, sizing.chosen):
         return sizing, tried
     settings, less_mib = run.settings, 0
-    library = f"{paths.ENGINE_ROOT}/{wanted.archive(settings, probe.arch).key}/lib/ollama"
+    key = wanted.archive_for(settings, sizing.chosen, probe).key
+    library = f"{paths.ENGINE_ROOT}/{key}/lib/ollama"
     for _ in range(MOST_TRIES):
         trial = tryon.prepare(sizing, policy(settings), probe)
         if trial is None:

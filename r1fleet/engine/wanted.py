@@ -70,6 +70,11 @@ def archive(settings: Settings, arch: str, *, rocm: bool = False) -> Archive:
     )
 
 
+def archive_for(settings: Settings, choice: Choice, probe: Probe) -> Archive:
+    """The archive of a host for a chosen size."""
+    return archive(settings, probe.arch, rocm=bool(probe.rocm) and choice.placement != "cpu")
+
+
 def engine(settings: Settings, choice: Choice, probe: Probe) -> EngineWanted:
     """The engine of a host for a chosen size. The unit waits for as many GPUs as it has now."""
     unit = render(
@@ -88,7 +93,7 @@ def engine(settings: Settings, choice: Choice, probe: Probe) -> EngineWanted:
         driver=probe.driver.loaded or "none",
     )
     return EngineWanted(
-        archive=archive(settings, probe.arch, rocm=bool(probe.rocm) and choice.placement != "cpu"),
+        archive=archive_for(settings, choice, probe),
         files=(
             # Proxies may carry a password: not for everybody's eyes.
             ManagedFile(paths.ENGINE_ENV, environment, mode="640", owner="root:ollama"),

@@ -88,8 +88,7 @@ def settle(run: "HostRun", probe: Probe, choice: Choice) -> Commands:
 def lacks(settings: Settings, probe: Probe, choice: Choice) -> bool:
     """Whether something of engine and models has to be fetched for a choice."""
     wants = (decide.model_wanted(settings, choice), *decide.extras_wanted(settings, choice))
-    rocm = bool(probe.rocm) and choice.placement != "cpu"
-    archive = wanted.archive(settings, probe.arch, rocm=rocm)
+    archive = wanted.archive_for(settings, choice, probe)
     return archive.key not in probe.engine_versions or not all(_has(probe, one) for one in wants)
 
 

@@ -1,13 +1,14 @@
 """The way back by hand: pyinfra INVENTORY rollback.py (docs/alias.md)."""
 
 from collections.abc import Generator
-from dataclasses import replace
 
 from pyinfra.api import FunctionCommand, operation
 
 from r1fleet import outcome
 from r1fleet.fleet import HostRun
-from r1fleet.remote import fail, title
+from r1fleet.leased import leased, rehearse
+from r1fleet.outcome import Outcome
+from r1fleet.remote import fail
 from r1fleet.rollback.guard import guarded
 from r1fleet.rollback.restore import Restoration, restore, roll_back
 from r1fleet.rollback.served import find, former
@@ -17,6 +18,7 @@ Commands = Generator[FunctionCommand, None, None]
 AGAIN = (
     "went back by hand: deploy.py goes forward again as long as the settings ask for what was left"
 )
+SAME = "serves that state already"
 
 
 @operation()
@@ -24,12 +26,23 @@ def back(run: HostRun) -> Commands:
     """Bring a host back to what it served before, or at a date, and prove it.
 
     + run: the host's settings and its probe, from `fleet.observe`; `to` is the date
+
+    As in the main job: under the host's lease, with a line of history, and a host in maintenance or
+    one that is only a mirror is left alone.
     """
     found = outcome.of(run.host.name)
-    if not (run.rehearsing or run.host.state.is_executing):
-        steps = list(back._inner(replace(run, rehearsing=True)))
-        found.pending = [title(command) for command in steps]
-    probe = run.probe
+    if found.maintenance:
+        return
+    if run.settings.serve:
+        if not run.host.state.is_executing:
+            found.pending, found.refusal = rehearse(run, way_back)
+        yield from leased(run, way_back)
+    found.done = True
+
+
+def way_back(run: HostRun) -> Commands:
+    """The commands, under whoever's lease they are."""
+    found, probe = outcome.of(run.host.name), run.probe
     if probe is None:
         yield fail("probe", run.trouble, "look at the host, then run again")
         return
@@ -40,14 +53,22 @@ def back(run: HostRun) -> Commands:
         yield fail("rollback", f"no such state is kept (kept is {kept})", "give another date")
         return
     if target == now:
-        found.notes.append("serves that state already")
-        found.done = True
+        _note(found, SAME)
         return
-    failure = yield from guarded(run, restore._inner(run, Restoration(target)))
-    if failure and now and now != target:
+    going = Restoration(target)
+    failure = yield from guarded(run, restore._inner(run, going))
+    if failure and now:
         yield from roll_back(run, now, failure)
     elif failure:
         yield fail("rollback", failure, "")
-    if not run.rehearsing:
-        found.notes.append(AGAIN)
-        found.rolled_back = found.done = True
+    elif going.done == "same":  # state.json did not say so
+        _note(found, SAME)
+    elif not run.rehearsing:
+        _note(found, AGAIN)
+        found.rolled_back = True
+
+
+def _note(found: Outcome, text: str) -> None:
+    """Once: a host is planned more than once in a run."""
+    if text not in found.notes:
+        found.notes.append(text)

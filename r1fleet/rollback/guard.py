@@ -1,6 +1,7 @@
 """Steps whose failure is handed over instead of ending the host at once.
 
-pyinfra closes a host's generator at its first failing command; a way back needs more commands.
+pyinfra closes a host's generator at its first failing command; a way back needs more commands. Over
+a connection that is gone there is none: the host ends as lost, and the next run mends it.
 """
 
 from collections.abc import Callable, Generator
@@ -10,7 +11,7 @@ from pyinfra.api import FunctionCommand, Host, State
 
 from r1fleet import outcome
 from r1fleet.fleet import HostRun
-from r1fleet.remote import record_failure
+from r1fleet.remote import record_failure, told
 
 Commands = Generator[FunctionCommand, None, None]
 
@@ -28,8 +29,8 @@ def guarded(run: HostRun, commands: Commands) -> Generator[FunctionCommand, None
                 reason, found.caught = found.caught, None
                 commands.close()
                 return reason
-    except ValueError as error:  # of planning
-        return f"plan: {error}"
+    except Exception as error:  # of planning
+        return f"plan: {told(error)}"
     return None
 
 
@@ -43,12 +44,12 @@ def optional(command: FunctionCommand) -> FunctionCommand:
     caught = _caught(command.function)
 
     def attempt(state: State, host: Host, *args: Any, **kwargs: Any) -> bool:
-        caught(state, host, *args, **kwargs)
+        went_on = caught(state, host, *args, **kwargs)
         found = outcome.of(host.name)
         if found.caught is not None:
             found.warnings.append(found.caught)
             found.caught = None
-        return True
+        return went_on
 
     return FunctionCommand(attempt, command.args, command.kwargs)
 
@@ -58,6 +59,8 @@ def _caught(function: Callable[..., Any]) -> Callable[..., bool]:
     def attempt(state: State, host: Host, *args: Any, **kwargs: Any) -> bool:
         if function(state, host, *args, **kwargs) is False:
             found = outcome.of(host.name)
+            if found.failed_as == "lost":
+                return False
             found.caught, found.failure = found.failure or "a step failed", None
         return True
 

@@ -1,13 +1,16 @@
 """Operations that bring a host back to what it served, and prove it again."""
 
 import base64
-from collections.abc import Generator
-from dataclasses import dataclass
+from collections.abc import Generator, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 from pyinfra.api import FunctionCommand, Host, operation
 
 from r1fleet import drain, outcome, paths, tags
+from r1fleet.alias import wanted as alias
+from r1fleet.alias.move import Alias, move
+from r1fleet.alias.wanted import AliasWanted, Rendered
 from r1fleet.engine import install as engine
 from r1fleet.fleet import HostRun
 from r1fleet.hostfacts import Probe
@@ -89,16 +92,30 @@ def restore(host_run: HostRun, back: Restoration) -> Commands:
     if probe is None:
         yield fail("probe", host_run.trouble, "look at the host, then run again")
         return
-    yield from smoke.write_state._inner(_state(host_run, back.what, probe), probe.state)
-    yield note("rollback", f"back to {back.told}", proof.model)
+    state = _state(host_run, back.what, probe)
+    yield from _drop_names(back.what, state, probe)
+    yield from smoke.write_state._inner(state, probe.state)
+    stamp = (state["verified"] or {}).get("settings")
+    yield note("rollback", f"back to {back.told}", proof.model, stamp)
+
+
+def _drop_names(what: Served, state: Mapping[str, Any], probe: Probe) -> Commands:
+    """Takes away names that came with what is left now, as that of another size."""
+    want = AliasWanted(tuple(alias.record(state)["names"]), what.model, what.digest, what.weights)
+    item = Alias(want, what.models_dir, probe.models.manifests, Rendered(b""))
+    item.remove = alias.leftovers(want, probe.state, probe.models)
+    if item.remove:
+        item.want = replace(want, names=())
+        yield from move._inner(item)
 
 
 @host_task
-def note(host: Host, stage: str, text: str, model: str) -> None:
-    """Tell that the host is back, and what it serves."""
+def note(host: Host, stage: str, text: str, model: str, settings: str | None) -> None:
+    """Tell that the host is back, what it serves, and the stamp of the settings that it had."""
     say(host, stage, text)
     changed(host, text)
-    outcome.of(host.name).serves = model
+    found = outcome.of(host.name)
+    found.serves, found.settings = model, settings
 
 
 @host_task
@@ -148,9 +165,18 @@ def _state(host_run: HostRun, what: Served, probe: Probe) -> dict[str, Any]:
     settings = settings_stamp(probe, what.smoke, what.extras_wanted)
     return {
         **what.state,
+        "alias": _alias(what, probe),
         "served": what.id,
         "verified": verified_entry(figures, stamp, what.model, settings) if figures else None,
         "former": tags.with_left_over(
             what.state, probe.state, found.brought, probe.models.manifests
         ),
     }
+
+
+def _alias(what: Served, probe: Probe) -> dict[str, Any]:
+    """The alias as it was then; what was made since stays known as ours."""
+    then = alias.record(what.state)
+    known = [*then["known"], *alias.record(probe.state)["known"]]
+    once = [pair for at, pair in enumerate(known) if pair not in known[:at]]
+    return {**then, "known": once[: alias.KNOWN_MOST]}

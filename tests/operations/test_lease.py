@@ -13,6 +13,7 @@ from pyinfra.api import FunctionCommand
 
 from r1fleet import history, lease, outcome
 from r1fleet.hostfacts import Probe
+from r1fleet.leased import leased
 from r1fleet.origin import Origin, origin
 from r1fleet.remote import fail, step
 from r1fleet.settings import Settings
@@ -244,6 +245,23 @@ def test_an_exception_is_an_end_too(host: FakeHost) -> None:
         host.play([watch(host).over(FunctionCommand(broken, (), {}))])
     assert lines(host)[0]["verdict"] == "failed"
     assert not host.at("/var/lib/r1fleet/lease.json").exists()
+
+
+def test_an_interruption_right_after_the_lease_gives_the_host_back(
+    host: FakeHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While the host is looked at again, no step of its work has begun."""
+    monkeypatch.setattr(history, "_watches", {})
+    run: Any = SimpleNamespace(host=host, probe=bare("T4"), settings=Settings(), rehearsing=False)
+
+    def look() -> None:
+        history.interrupted()
+        assert not host.at("/var/lib/r1fleet/lease.json").exists()
+
+    run.look = look
+    assert not host.play(leased(run, lambda _: iter([step("stage", "does it", "false", "fix")])))
+    (found,) = lines(host)
+    assert found["reason"] == "interrupted"
 
 
 def test_nothing_is_remembered_where_nothing_was_changed(host: FakeHost) -> None:

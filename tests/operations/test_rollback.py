@@ -6,12 +6,12 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from pyinfra.api import FunctionCommand
+from pyinfra.api import FunctionCommand, Host
 
-from r1fleet import outcome, paths
+from r1fleet import history, outcome, paths
 from r1fleet.fleet import HostRun
 from r1fleet.model.manifest import manifest_path
-from r1fleet.remote import fail, step
+from r1fleet.remote import Lost, fail, host_task, step
 from r1fleet.rollback import by_hand, keep, restore
 from r1fleet.rollback.guard import end, guarded
 from r1fleet.rollback.restore import Restoration
@@ -157,9 +157,12 @@ def test_a_failure_is_handed_over_and_the_rest_is_not_done(host: FakeHost) -> No
     assert len(host.scripts) == 2
 
 
-def test_a_fault_of_planning_is_a_failure_too(host: FakeHost) -> None:
+@pytest.mark.parametrize(
+    ("fault", "told"), [(ValueError("no plan"), "no plan"), (KeyError("x"), "KeyError: 'x'")]
+)
+def test_a_fault_of_planning_is_a_failure_too(host: FakeHost, fault: Exception, told: str) -> None:
     def commands() -> Any:
-        raise ValueError("no plan")
+        raise fault
         yield
 
     given: list[str | None] = []
@@ -168,7 +171,25 @@ def test_a_fault_of_planning_is_a_failure_too(host: FakeHost) -> None:
         given.append((yield from guarded(run_of(host), commands())))
 
     assert host.play(through())
-    assert given == ["plan: no plan"]
+    assert given == [f"plan: {told}"]
+
+
+def test_a_connection_that_is_gone_leaves_no_way_back(host: FakeHost) -> None:
+    def commands() -> Any:
+        yield lose("stage", "loses it")
+
+    def through() -> Any:
+        yield from guarded(run_of(host), commands())
+        yield end("never reached")
+
+    assert not host.play(through())
+    assert outcome.of(host.name).failed_as == outcome.of(host.name).ending == "lost"
+    assert outcome.of(host.name).failure == "Socket is closed: gone; run again"
+
+
+@host_task
+def lose(host: Host, stage: str, title: str) -> None:
+    raise Lost("Socket is closed", "gone", "run again")
 
 
 def test_a_rehearsal_sees_the_commands_themselves(host: FakeHost) -> None:
@@ -179,13 +200,63 @@ def test_a_rehearsal_sees_the_commands_themselves(host: FakeHost) -> None:
 
 def test_by_hand_names_what_it_would_do_or_why_not(host: FakeHost) -> None:
     run = replace(run_of(host, served=frozenset(NAMES), state={"served": "ccc"}), rehearsing=True)
-    commands = list(by_hand.back._inner(run))
+    commands = list(by_hand.way_back(run))
     assert [command.args[1] for command in commands] == [
         f"reads what it served ({NAMES[1]})",
         "puts back what it served",
     ]
     same = replace(run, settings=Settings(to="2026-11-30"))
-    assert list(by_hand.back._inner(same)) == []
-    (refused,) = by_hand.back._inner(replace(run, settings=Settings(to="2020-01-01")))
+    assert list(by_hand.way_back(same)) == []
+    (refused,) = by_hand.way_back(replace(run, settings=Settings(to="2020-01-01")))
     assert isinstance(refused, FunctionCommand)
     assert refused.function.__name__ == "fail"
+
+
+def test_by_hand_a_host_that_is_held_or_left_alone_is_not_touched(host: FakeHost) -> None:
+    lease = ('{"run": "1", "who": "bob@home", "since": "2026", "until": "2999"}', "2026")
+    run = run_of(host, served=frozenset(NAMES), state={"served": "ccc"}, lease=lease)
+    assert not host.play(by_hand.back._inner(run))
+    assert outcome.of(host.name).failed_as == "held"
+    assert "bob@home" in str(outcome.of(host.name).failure)
+    assert host.scripts == []
+    mirror = replace(run, settings=Settings(serve=False))
+    assert list(by_hand.back._inner(mirror)) == []
+    outcome.of(host.name).maintenance = "until 2999: new PSU"
+    assert list(by_hand.back._inner(replace(run, probe=None))) == []
+
+
+def test_by_hand_it_is_done_under_a_lease(host: FakeHost) -> None:
+    run = run_of(host, served=frozenset(NAMES), state={"served": "ccc"})
+    first = next(by_hand.back._inner(run))
+    assert first.args[:2] == ("lease", "takes the host's lease")
+
+
+def test_a_dry_run_by_hand_tells_a_refusal(host: FakeHost) -> None:
+    run = run_of(host, served=frozenset(NAMES), state={"served": "ccc"})
+    run.host.state.is_executing = False  # type: ignore[misc]
+    run.settings = Settings(to="2020-01-01")
+    next(by_hand.back._inner(run))
+    assert outcome.of(host.name).pending == []
+    assert "no such state is kept" in str(outcome.of(host.name).refusal)
+
+
+def test_names_that_came_since_go_and_stay_known_as_ours() -> None:
+    then = {"names": ["deepseek-r1:fleet"], "digest": "sha256:a", "known": [["sha256:a", "w"]]}
+    names = ["deepseek-r1:fleet", "deepseek-r1:fleet-32b"]
+    now = {"names": names, "digest": "sha256:b", "known": [["sha256:b", "v"], ["sha256:a", "w"]]}
+    manifests = {manifest_path(names[0]): "a", manifest_path(names[1]): "b"}
+    probe = bare("T4", state={"alias": now})
+    probe = replace(probe, models=replace(probe.models, manifests=manifests))
+    back = one(state={"alias": then})
+    (command,) = restore._drop_names(back, {"alias": restore._alias(back, probe)}, probe)
+    assert command.args[1] == "removes deepseek-r1:fleet-32b"
+    assert restore._alias(back, probe)["known"] == [["sha256:a", "w"], ["sha256:b", "v"]]
+    settled = replace(probe, state={"alias": then})
+    assert list(restore._drop_names(back, {"alias": then}, settled)) == []
+
+
+def test_the_history_names_what_it_went_back_to(host: FakeHost) -> None:
+    found = outcome.of(host.name)
+    assert host.play([restore.note("rollback", "back", "deepseek-r1:7b", "0" * 12)])
+    told = history.aim(found, bare("T4"), "deepseek-r1")
+    assert (told["model"], told["settings"]) == ("deepseek-r1:7b", "0" * 12)

@@ -10,8 +10,11 @@ from r1fleet import outcome, rollout
 from r1fleet.fleet import HostRun
 from r1fleet.hostfacts import ModelStore, Probe, Unit
 from r1fleet.model.manifest import Blob, ModelManifest, state_entry
+from r1fleet.remote import title
 from r1fleet.settings import Settings
 from tests.unit.build import RUNNING, bare, working
+from tests.unit.served import DIGEST, served
+from tests.unit.test_amd import amd_host
 
 
 @pytest.fixture(autouse=True)
@@ -125,6 +128,38 @@ def test_a_plan_that_cannot_be_made_is_this_hosts_failure_alone() -> None:
     assert "registry_url" in refusal
 
 
+@pytest.mark.parametrize("mount", [5, "x", ["/var/lib/ollama/models"], [[1], 2], {"a": 1}])
+def test_a_damaged_record_of_the_mount_counts_as_none(mount: object) -> None:
+    probe = bare("T4", driver=working("T4"))
+    assert plan(replace(probe, state={"models_mount": mount})) == plan(probe)
+
+
+def test_whatever_planning_raises_is_this_hosts_failure_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def strange(*_: object) -> None:
+        raise TypeError("a strange host")
+
+    monkeypatch.setattr(rollout.decide, "refusals", strange)
+    assert plan(bare("T4")) == ["plan: TypeError: a strange host; see the settings of this host"]
+
+
+def test_the_archive_of_an_amd_host_is_fetched_once() -> None:
+    steps = plan(amd_host())
+    assert len([step for step in steps if "downloads and checks Ollama" in step]) == 1
+
+
+def test_a_former_tag_that_is_wanted_beside_r1_is_not_removed() -> None:
+    probe = served()
+    former = {**probe.state["models"][NAME], "name": "all-minilm:latest", "brought": True}
+    path = "registry.ollama.ai/library/all-minilm/latest"
+    models = replace(probe.models, manifests={**probe.models.manifests, path: DIGEST})
+    probe = replace(probe, models=models, state={**probe.state, "former": [former]})
+    removes = "model: removes the former all-minilm:latest"
+    assert removes in plan(probe, keep_tags=0)
+    assert removes not in plan(probe, keep_tags=0, extra_models=("all-minilm",))
+
+
 def test_an_unchanged_engine_is_not_touched() -> None:
     from r1fleet import decide  # noqa: PLC0415
     from r1fleet.engine import install, wanted  # noqa: PLC0415
@@ -141,17 +176,17 @@ def test_an_unchanged_engine_is_not_touched() -> None:
     )
     assert list(install.install._inner(probe, found)) == []
     changed = replace(probe, files={**probe.files, found.files[0].path: "0" * 64})
-    titles = [rollout.title(command) for command in install.install._inner(changed, found)]
+    titles = [title(command) for command in install.install._inner(changed, found)]
     assert titles == [
         "engine: notes that a restart must follow",
         "engine: writes /etc/r1fleet/ollama.env",
         "engine: restarts Ollama",
     ]
     interrupted = replace(probe, restart_pending=True)
-    titles = [rollout.title(command) for command in install.install._inner(interrupted, found)]
+    titles = [title(command) for command in install.install._inner(interrupted, found)]
     assert titles == ["engine: restarts Ollama"]
     silent = replace(probe, engine_version=None)
-    titles = [rollout.title(command) for command in install.install._inner(silent, found)]
+    titles = [title(command) for command in install.install._inner(silent, found)]
     assert titles == ["engine: restarts Ollama"]
 
 
