@@ -18,7 +18,11 @@ _HOLD_APT = (
     " | sed -n 's/^.i *//p')"
 )
 _HOLD_DNF = "dnf versionlock add '*nvidia*' 'kernel*'"
-_UNHOLD = {"apt": _HOLD_APT.replace("hold", "unhold", 1), "dnf": "dnf versionlock clear"}
+# Only what is ours to hold: dnf's `clear` would let go of other people's locks, too.
+_UNHOLD = {
+    "apt": _HOLD_APT.replace("hold", "unhold", 1),
+    "dnf": "dnf versionlock delete '*nvidia*' 'kernel*' || :",
+}
 _PINNING = "nvidia-driver-pinning-"
 _OPTIONS = {
     "apt": "apt-get install -y --allow-downgrades --no-install-recommends",
@@ -146,6 +150,11 @@ def hold(manager: str) -> str:
 
 def unhold(manager: str) -> str:
     return _UNHOLD[manager]
+
+
+def is_of_holds(command: str) -> bool:
+    """Whether a command only holds packages, or lets go of them."""
+    return command in (_HOLD_APT, _HOLD_DNF, *_UNHOLD.values())
 
 
 def roll_back(before: dict[str, str], now: set[str], manager: str) -> tuple[str, ...]:

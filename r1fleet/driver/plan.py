@@ -175,7 +175,7 @@ def _guarded(ready: DriverPlan | Stop, probe: Probe, settings: Settings) -> Driv
 
 def only_holds(ready: DriverPlan) -> bool:
     """Whether nothing but holds is changed: the driver itself stays as it is."""
-    return bool(ready.commands) and all("hold" in command for command in ready.commands)
+    return bool(ready.commands) and all(map(commands.is_of_holds, ready.commands))
 
 
 def blocked(probe: Probe) -> bool:

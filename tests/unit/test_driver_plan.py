@@ -8,9 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from r1fleet import catalog
+from r1fleet.driver import commands
 from r1fleet.driver.choice import choose_flavour, kernel_flavour
 from r1fleet.driver.foreign import Stop
-from r1fleet.driver.plan import DriverPlan, plan
+from r1fleet.driver.plan import DriverPlan, only_holds, plan
 from r1fleet.driver.strangers import age
 from tests.unit import driver_cases
 
@@ -66,6 +67,14 @@ def test_every_distribution_of_the_catalogue_is_in_a_case() -> None:
     for row in catalog.drivers().distributions:
         for name in row.ids:
             assert any(distro == name and row.is_for(distro, version) for distro, version in known)
+
+
+@pytest.mark.parametrize("manager", ["apt", "dnf"])
+def test_holds_are_told_from_changes_and_only_ours_are_let_go(manager: str) -> None:
+    holds = (commands.unhold(manager), commands.hold(manager))
+    assert only_holds(DriverPlan("change", "", commands=holds))
+    assert not only_holds(DriverPlan("change", "", commands=(*holds, "dkms autoinstall")))
+    assert "clear" not in commands.unhold(manager)  # which lets go of everybody's
 
 
 @pytest.mark.parametrize(
