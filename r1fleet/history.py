@@ -121,8 +121,10 @@ class Watch:
             finally:
                 if not ok:
                     found = outcome.of(host.name)
+                    # Others may wait for this host, and look here whether that is of use.
+                    found.failure = found.failure or "see the run's output"
                     verdict: Verdict = "rolled back" if found.rolled_back else "failed"
-                    self.end(verdict, found.failure or "see the run's output")
+                    self.end(verdict, found.failure)
             return ok
 
         return guarded

@@ -128,7 +128,7 @@ def _with_holds(
     if stop := _foreign_hold(probe):
         return stop
     manager, listed = wanted.way.manager, [*ready.commands]
-    if probe.system.held and listed:
+    if probe.system.held and listed and probe.system.record.get("held"):
         listed.insert(0, commands.unhold(manager))
     if settings.driver_hold:
         listed.append(commands.hold(manager))

@@ -243,6 +243,7 @@ def test_an_exception_is_an_end_too(host: FakeHost) -> None:
 
     with pytest.raises(RuntimeError):
         host.play([watch(host).over(FunctionCommand(broken, (), {}))])
+    assert outcome.of("h").failure  # who waits for its turn at rebooting sees it
     assert lines(host)[0]["verdict"] == "failed"
     assert not host.at("/var/lib/r1fleet/lease.json").exists()
 

@@ -1,5 +1,6 @@
 """Which driver a host gets: the cases are in data/driver/*.yaml, for people to read and check."""
 
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
@@ -67,6 +68,17 @@ def test_every_distribution_of_the_catalogue_is_in_a_case() -> None:
     for row in catalog.drivers().distributions:
         for name in row.ids:
             assert any(distro == name and row.is_for(distro, version) for distro, version in known)
+
+
+@pytest.mark.parametrize("record", [{}, {"held": True}])
+def test_a_lock_of_somebody_else_stays(record: dict[str, Any]) -> None:
+    rows = driver_cases.cases("distributions")
+    case = next(row for row in rows if row["host"]["id"] == "rocky")
+    probe = driver_cases.probe(case)
+    system = replace(probe.system, held=frozenset({"kernel-0:5.14*"}), record=record)
+    settings = driver_cases.settings(case).model_copy(update={"driver_allow_unproven": True})
+    found = plan(replace(probe, system=system), settings)
+    assert (commands.unhold("dnf") in found.commands) is bool(record)
 
 
 @pytest.mark.parametrize("manager", ["apt", "dnf"])
