@@ -39,7 +39,7 @@ def lock(
     Example: r1fleet lock inventories/lab.py
     """
     from r1fleet import lock as locks  # noqa: PLC0415  here and not above: --help needs none of it
-    from r1fleet.lock_find import FindError, of_host, of_registry, wanted  # noqa: PLC0415
+    from r1fleet.lock_find import FindError, of_host, of_registry, unseen, wanted  # noqa: PLC0415
     from r1fleet.plan_command import _report, _told  # noqa: PLC0415
     from r1fleet.settings_sources import LoginError, authorization  # noqa: PLC0415
 
@@ -64,7 +64,8 @@ def lock(
     except (FindError, LoginError) as error:
         raise _stop(str(error), FAILED) from None
     missing = [name for name, row in rows.items() if row["verdict"] == "unreachable"]
-    now = locks.merged(before, found, keep_others=bool(missing or limit))
+    others = unseen(rows)
+    now = locks.merged(before, found, keep_others=bool(missing or others or limit))
     for line in locks.differences(before, now):
         click.echo(line)
     if now != before:
@@ -72,6 +73,8 @@ def lock(
         fresh.write_text(locks.text(now), encoding="utf-8")
         fresh.replace(locks.FILE)
     click.echo(f"{locks.FILE}: {len(now)} models, {'written' if now != before else 'as it was'}")
+    if others:
+        click.echo(f"not looked at, what they had stays: {', '.join(others)}")
     if missing:
         raise _stop(f"not looked at, unreachable: {', '.join(missing)}", UNREACHABLE)
 

@@ -37,6 +37,17 @@ def wanted(rows: Mapping[str, Any]) -> dict[str, str]:
     return found
 
 
+def unseen(rows: Mapping[str, Any]) -> list[str]:
+    """Hosts that were reached in vain: held, in maintenance, refused before their size was known.
+    A mere mirror wants no model, and has nothing to hide."""
+    seen = ("as wanted", "would change", "unreachable")
+    return [
+        f"{name} ({row['verdict']})"
+        for name, row in rows.items()
+        if not row.get("plan") and row["verdict"] not in seen
+    ]
+
+
 def of_host(
     rows: Mapping[str, Any], host: str, names: Mapping[str, str], at: str
 ) -> dict[str, Locked]:

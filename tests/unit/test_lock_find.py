@@ -33,6 +33,13 @@ def test_what_looked_at_hosts_want() -> None:
         lock_find.wanted({"b": {"plan": None}})
 
 
+def test_hosts_that_could_not_be_looked_at_are_named() -> None:
+    verdicts = ("as wanted", "unreachable", "held", "maintenance", "refused")
+    rows = {f"h{at}": {"verdict": verdict, "plan": None} for at, verdict in enumerate(verdicts)}
+    rows["looked-at"] = {"verdict": "refused", **row("https://r")}
+    assert lock_find.unseen(rows) == ["h2 (held)", "h3 (maintenance)", "h4 (refused)"]
+
+
 @pytest.mark.parametrize("bearer", [False, True])
 def test_a_registry_is_asked_with_the_login(registry: Registry, bearer: bool) -> None:
     registry.login, registry.gives_tokens = LOGIN, bearer
