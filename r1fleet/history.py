@@ -112,6 +112,7 @@ class Watch:
         @functools.wraps(function)
         def guarded(state: State, host: Host, *args: Any, **kwargs: Any) -> bool:
             ok = False
+            lease.stand_still()
             try:
                 if taken := lease.lost(host.name):
                     outcome.of(host.name).stage = "lease"
@@ -172,6 +173,7 @@ def close(host: Host) -> None:
 
 def interrupted() -> None:
     """End for all hosts that this run holds, as far as their connections live."""
+    lease.close()
     ends = [gevent.spawn(_watches[name].end, "failed", "interrupted") for name in lease.mine()]
     gevent.joinall(ends, timeout=INTERRUPTED_LIMIT_S)
 

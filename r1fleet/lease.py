@@ -130,6 +130,21 @@ class _Mine:
 _mine: dict[str, _Mine] = {}
 
 
+class _Run:
+    is_over = False  # it was interrupted, and the process is about to end
+
+
+def close() -> None:
+    """From now on no host is taken and nothing more is begun on one."""
+    _Run.is_over = True
+
+
+def stand_still() -> None:
+    """Go no further once the run is over: hosts are given back then."""
+    while _Run.is_over:
+        gevent.sleep(1)
+
+
 @host_task
 def take(host: Host, stage: str, title: str, probe: Probe, steal: bool) -> None:
     """Take the lease, or fail the host and name the holder. What was seen may be old: the file
@@ -138,6 +153,7 @@ def take(host: Host, stage: str, title: str, probe: Probe, steal: bool) -> None:
     clock = probe.lease[1] if len(probe.lease) > 1 else ""
     me = origin()
     for _ in range(TRIES):
+        stand_still()
         lease = read(seen)
         other = lease if blocks(lease, clock, me) else None
         if other and not steal:

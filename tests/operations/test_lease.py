@@ -30,6 +30,8 @@ PAST = "2020-01-01T00:00:00+00:00"
 def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeHost]:
     monkeypatch.setattr(outcome, "_outcomes", {})
     monkeypatch.setattr(lease, "_mine", {})
+    monkeypatch.setattr(lease._Run, "is_over", False)
+    monkeypatch.setattr(history, "_watches", {})
     monkeypatch.setattr(lease, "LOCK_DIR", str(tmp_path / "lock"))
     as_(monkeypatch, ANN)
     found = FakeHost(tmp_path, "h")
@@ -252,17 +254,38 @@ def test_an_interruption_right_after_the_lease_gives_the_host_back(
     host: FakeHost, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """While the host is looked at again, no step of its work has begun."""
-    monkeypatch.setattr(history, "_watches", {})
     run: Any = SimpleNamespace(host=host, probe=bare("T4"), settings=Settings(), rehearsing=False)
 
     def look() -> None:
         history.interrupted()
+        monkeypatch.setattr(lease._Run, "is_over", False)
         assert not host.at("/var/lib/r1fleet/lease.json").exists()
 
     run.look = look
     assert not host.play(leased(run, lambda _: iter([step("stage", "does it", "false", "fix")])))
     (found,) = lines(host)
     assert found["reason"] == "interrupted"
+
+
+def test_nothing_is_begun_any_more_on_a_host_that_was_given_back(
+    host: FakeHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class StandsStill(Exception):
+        pass
+
+    def sleep(_: float) -> None:
+        raise StandsStill
+
+    assert take(host)
+    watched = watch(host)
+    history.interrupted()
+    monkeypatch.setattr(lease, "gevent", SimpleNamespace(sleep=sleep))
+    with pytest.raises(StandsStill):
+        host.play([watched.over(step("stage", "does it", "touch $ROOT/done", "fix"))])
+    with pytest.raises(StandsStill):
+        take(host)
+    assert not (host.root / "done").exists()
+    assert not host.at("/var/lib/r1fleet/lease.json").exists()
 
 
 def test_nothing_is_remembered_where_nothing_was_changed(host: FakeHost) -> None:
