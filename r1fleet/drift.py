@@ -23,7 +23,7 @@ from r1fleet.words import age, short
 
 FILE_KINDS = {paths.ENGINE_UNIT: "unit file", paths.ENGINE_ENV: "environment file"}
 # Steps that follow from others: alone they are told, beside the thing itself they are noise.
-FOLLOWING = ("sizing", "model", "verify", "drain", "golden", "mirror")
+FOLLOWING = ("sizing", "model", "verify", "drain", "golden", "mirror", "lock")
 NOTE = "notes that a restart must follow"
 
 

@@ -156,6 +156,8 @@ class Watch:
         same = after["settings"] in (None, self.before["settings"])  # None: nothing was made of it
         if verdict == "changed" and not found.changes and same:
             return ""
+        if found.stage == "lock" and not found.changes:
+            return ""  # refused while nothing but digests was compared (model/pull.py)
         at = datetime.now(UTC).isoformat(timespec="seconds")
         return json.dumps(entry(origin(), at, self.before, after, found, verdict, reason))
 

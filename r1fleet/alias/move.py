@@ -69,6 +69,8 @@ def move(alias: Alias) -> Commands:
 
     + alias: as left by `read`
     """
+    if alias.rendered and not any(_lines(alias, alias.rendered)):
+        return  # all is there, as where only our record of it was lost
     words = [f"moves {' and '.join(alias.to_move)} to {alias.want.source}"] if alias.to_move else []
     words += [f"removes {name}" for name, _ in alias.remove]
     yield put("alias", ", ".join(words) or "puts its files in place", alias)

@@ -27,6 +27,7 @@ from r1fleet.remote import HostFailure, changed, host_task, say, step, tell, war
 
 Commands = Generator[FunctionCommand, None, None]
 
+LOOKING = "lock"  # the stage in which nothing is changed yet
 MAX_RESTARTS = 3  # of a unit that vanished, as in a power cut
 GO_ON = "run again, it goes on where it stopped; the log is `journalctl -u r1fleet-pull`"
 
@@ -76,7 +77,7 @@ def check(want: ModelWanted, probe: Probe) -> Commands:
     """
     wanted = want.digest and want.source is None and "curl" in probe.tools
     if wanted and accepted_digest(want, probe.models) is None:
-        yield compare("pull", f"compares the digest of {want.name}", want)
+        yield compare(LOOKING, f"compares the digest of {want.name}", want)
 
 
 @operation()

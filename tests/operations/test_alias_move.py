@@ -102,6 +102,14 @@ def test_a_name_that_is_right_already_is_not_written_again(host: FakeHost) -> No
     assert not manifest(host, "a:x").exists()
 
 
+def test_nothing_is_sent_where_all_is_there_and_only_the_record_was_lost(host: FakeHost) -> None:
+    """Nothing at all would not be sent, and looked like a transfer that was cut."""
+    digest = Rendered(MANIFEST).digest.removeprefix("sha256:")
+    there = {manifest_path("a:x"): digest}
+    alias = move.Alias(want(names=("a:x",)), str(models(host)), there, Rendered(MANIFEST))
+    assert list(move.move._inner(alias)) == []
+
+
 def test_a_model_that_was_replaced_meanwhile_is_not_taken(host: FakeHost) -> None:
     manifest(host, "deepseek-r1:14b").write_text("another")
     assert not host.play(move.read._inner(move.Alias(want(), str(models(host)))))

@@ -225,7 +225,7 @@ def test_a_directory_that_stays_is_not_moved() -> None:
 
 def test_a_pinned_digest_is_compared_before_anything_else_is_done() -> None:
     steps = plan(bare("T4"), model_digests={NAME: MANIFEST.digest})
-    assert steps[0] == f"pull: compares the digest of {NAME}"
+    assert steps[0] == f"lock: compares the digest of {NAME}"
 
 
 def test_a_fetch_that_nobody_wants_any_more_is_ended() -> None:
