@@ -52,6 +52,8 @@ case $line in *' --no-persistence-mode'*)
   systemctl daemon-reload
   systemctl stop nvidia-persistenced.service ;;
 esac
+# An engine that looked for its GPUs without the fabric manager has found none.
+[ -z "$SWITCHES" ] || { install -d -m 700 "${MARK%/*}" && touch "$MARK"; }
 for unit in nvidia-persistenced nvidia-fabricmanager; do
   systemctl cat "$unit.service" >/dev/null 2>&1 || continue
   [ $unit = nvidia-fabricmanager ] && [ -z "$SWITCHES" ] && continue
@@ -137,7 +139,8 @@ def activate(probe: Probe, plan: DriverPlan, stopped: Iterable[str] = ()) -> Com
         return
     restart = " ".join(sorted(filter(None, stopped)))
     switches = "yes" if probe.has_nvswitch else ""
-    head = assign({"RESTART": restart, "SWITCHES": switches, "DROPIN": paths.PERSISTENCED_DROPIN})
+    names = {"RESTART": restart, "SWITCHES": switches, "DROPIN": paths.PERSISTENCED_DROPIN}
+    head = assign(names | {"MARK": paths.RESTART_MARK})
     if driver.loaded is None or (found and found.repair == "load"):
         title, script = "loads the module", _LOAD
     elif found and found.repair in ("reload", "packages"):

@@ -2,18 +2,20 @@
 
 import json
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from r1fleet import outcome
+from r1fleet import outcome, paths
 from r1fleet.driver import install as driver
 from r1fleet.driver import turns as turn
 from r1fleet.driver.plan import plan
 from r1fleet.hostfacts import GpuHolder, PciDevice, Probe, System
 from r1fleet.remote import is_refusal, shows, title
 from r1fleet.settings import Settings
+from tests.operations.fakehost import FakeHost
 from tests.unit.build import bare, pci, working
 
 NEW, OLD = "580.178.04", "580.95.05"
@@ -68,6 +70,20 @@ def test_a_fabric_manager_that_stands_still_is_started_and_no_module_touched() -
     (command,) = activate(replace(probe, pci=(*probe.pci, switch)))
     assert title(command) == "driver: starts the driver's services"
     assert "rmmod" not in command.args[2]
+
+
+@pytest.mark.parametrize("has_switch", [True, False])
+def test_an_engine_that_may_have_found_no_gpu_is_restarted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, has_switch: bool
+) -> None:
+    """It looked for them while the fabric manager stood still."""
+    mark = tmp_path / "run" / "restart"
+    monkeypatch.setattr(paths, "RESTART_MARK", str(mark))
+    switch = PciDevice("0000:81:00.0", "068000", "10de", "22a3", "10de:0000", None)
+    probe = bare("T4", driver=working("T4"), packages={"nvidia-fabricmanager": "580.178.04-1"})
+    probe = replace(probe, pci=(*probe.pci, *([switch] if has_switch else [])))
+    assert FakeHost(tmp_path, tmp_path.name).play(activate(probe))
+    assert mark.exists() is has_switch
 
 
 def test_a_module_that_is_not_loaded_is_loaded() -> None:
