@@ -103,6 +103,7 @@ def _stages(run: HostRun) -> Commands:
     probe = replace(probe, engine_versions=probe.engine_versions | {archive.key})
     sizing, tried = yield from _try_on(run, probe, sizing)
     choice = sizing.chosen
+    yield from handover.check_name(run, choice, probe)  # its name may carry another class now
     if not delivery.begun or delivery.want.name != decide.model_wanted(settings, choice).name:
         yield from source.settle._inner(run, probe, choice)
         delivery = pull.Pull(_model(run, choice))
@@ -229,6 +230,8 @@ def _tidy(
     if settings.prune == "all":
         former = tags.former(probe.state, proof.model, proof.digest, probe.models.manifests)
         kept = {*alias.names(settings, choice), *(row["name"] for row in former)}
+        if before := tags.replaced(probe.state, proof.model, proof.digest):
+            kept.add(before["name"])  # whoever brought it: rollback.py goes back to it
         wanted = [one.want.manifest_path for one in pulls]
         names = prune.unwanted(probe.models, probe.state, settings.model, wanted, kept)
         yield from prune.remove._inner(settings.base_url, names)

@@ -60,11 +60,11 @@ class TryOn:
 
 def prepare(sizing: Sizing, policy: Policy, probe: Probe) -> TryOn | None:
     """What is to be tried on; None where there is nothing to ask: no GPU in it, an unknown head,
-    or layers that stay in host memory anyhow."""
+    layers that stay in host memory anyhow, or cards whose library is not among CUDA's."""
     choice = sizing.chosen
     cards = [gpu for gpu in sizing.hardware.gpus if _is_used(gpu, choice)]
     head = head_file(choice.model)
-    if choice.placement != "gpu" or not cards or head is None:
+    if choice.placement != "gpu" or not cards or head is None or probe.rocm:
         return None
     kept_mib = FIT_MARGIN_MIB + policy.reserve_mib
     return TryOn(

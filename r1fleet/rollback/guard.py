@@ -57,7 +57,12 @@ def optional(command: FunctionCommand) -> FunctionCommand:
 def _caught(function: Callable[..., Any]) -> Callable[..., bool]:
     # pyinfra looks for the names of these two.
     def attempt(state: State, host: Host, *args: Any, **kwargs: Any) -> bool:
-        if function(state, host, *args, **kwargs) is False:
+        try:
+            ok = function(state, host, *args, **kwargs)
+        except Exception as error:  # a host must have its way back whatever happened
+            record_failure(host, told(error))
+            ok = False
+        if ok is False:
             found = outcome.of(host.name)
             if found.failed_as == "lost":
                 return False

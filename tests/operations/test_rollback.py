@@ -157,6 +157,26 @@ def test_a_failure_is_handed_over_and_the_rest_is_not_done(host: FakeHost) -> No
     assert len(host.scripts) == 2
 
 
+@host_task
+def stumble(host: Host, stage: str, title: str) -> None:
+    raise KeyError("models")
+
+
+def test_a_fault_of_a_step_itself_has_its_way_back_too(host: FakeHost) -> None:
+    def commands() -> Any:
+        yield stumble("stage", "stumbles")
+        yield step("a", "two", "exit 0", "")
+
+    given: list[str | None] = []
+
+    def through() -> Any:
+        given.append((yield from guarded(run_of(host), commands())))
+
+    assert host.play(through())
+    assert given == ["KeyError: 'models'"]
+    assert host.scripts == []
+
+
 @pytest.mark.parametrize(
     ("fault", "told"), [(ValueError("no plan"), "no plan"), (KeyError("x"), "KeyError: 'x'")]
 )
