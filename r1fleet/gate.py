@@ -7,6 +7,7 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from pyinfra import logger
 from pyinfra.api import FunctionCommand, operation
 
 from r1fleet import fleet, lease, outcome, rollout, waves
@@ -83,7 +84,8 @@ def gate(run: HostRun, step: Step) -> Generator[FunctionCommand, None, None]:
         max_unreachable=limits.rollout_max_unreachable,
     )
     if reason is None:
-        if before:
+        if before and limits.rollout_pause_s:
+            logger.info(f"the rollout waits {limits.rollout_pause_s} s before {step}")
             time.sleep(limits.rollout_pause_s)
         return
     hosts = [host for wave in after for host in wave.hosts]

@@ -40,6 +40,8 @@ def show(interrupted: bool = False) -> None:
     if state is None:
         return
     _Report.state = None
+    if interrupted:
+        note_unreached()
     rows = rows_of(state, settings)
     data = {
         "schema": SCHEMA,
@@ -53,6 +55,15 @@ def show(interrupted: bool = False) -> None:
     for path in sorted({member.report for member in settings.values() if member.report}):
         _write(Path(path), data)
     _print(rows, dry=not _executed(state), settings=settings)
+
+
+def note_unreached() -> None:
+    """An interrupted run: hosts of waves that had not begun are untouched."""
+    for wave in outcome.rollout.plan.waves if outcome.rollout.plan else ():
+        for host in wave.hosts:
+            found = outcome.of(host)
+            if not (found.done or found.failure or found.stage or found.untouched):
+                found.untouched = f"the run was interrupted before {wave}"
 
 
 def _rollout() -> dict[str, Any]:
