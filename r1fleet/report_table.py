@@ -76,7 +76,10 @@ def _table(
         table.add_column("wave", no_wrap=True)
     table.add_column("verdict", no_wrap=True)
     for row in rows:
-        cells = list(_cells(row, wide, vram=width >= ROOMY))
+        cells = list(_cells(row, vram=width >= ROOMY, base_model=wide))
+        if wide:
+            cells.append(_steps(row["changes"]) if dry else "\n".join(_changes(row["changes"])))
+        cells = [escape(cell) for cell in cells]
         if has_waves:
             cells.append("canary" if row["host"] in canaries else str(row["wave"] or "-"))
         style = STYLES.get(row["verdict"], "green" if row["verdict"] in GOOD else "yellow")
@@ -117,9 +120,9 @@ def print_golden(console: Console, rows: list[dict[str, Any]]) -> None:
         console.print(table)
 
 
-def _cells(row: dict[str, Any], wide: bool, *, vram: bool) -> Iterator[str]:
+def _cells(row: dict[str, Any], *, vram: bool, base_model: bool) -> Iterator[str]:
     model = row["tag"] or "-"
-    if wide and row["base_model"]:
+    if base_model and row["base_model"]:
         model = f"{model} ({row['base_model']}, {row['quantisation']})"
     residency = f"{row['residency']:.0%}" if row["residency"] is not None else "-"
     yield row["host"]
@@ -130,8 +133,12 @@ def _cells(row: dict[str, Any], wide: bool, *, vram: bool) -> Iterator[str]:
     yield str(row["context"] or "-")
     yield residency if row["placement"] != "cpu" else "CPU"
     yield f"{row['tokens_per_s']:.1f}" if row["tokens_per_s"] else "-"
-    if wide:
-        yield escape("\n".join(_changes(row["changes"])))
+
+
+def _steps(steps: list[str]) -> str:
+    """Only how many: they are told below, with the commands of each, which are indented."""
+    count = sum(not step.startswith(" ") for step in steps)
+    return f"{count} step{'s' if count > 1 else ''}" if count else ""
 
 
 def _changes(changes: list[str]) -> list[str]:
