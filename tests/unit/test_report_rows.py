@@ -7,6 +7,7 @@ from rich.console import Console
 
 from r1fleet import decide
 from r1fleet.outcome import Outcome
+from r1fleet.plan_host import host_plan
 from r1fleet.report import row_of
 from r1fleet.report_table import print_golden, print_report
 from r1fleet.settings import Settings
@@ -58,6 +59,18 @@ def test_verdict_and_wave_are_whole_at_any_width(width: int) -> None:
         assert words[-3:] == [wave, "rolled", "back"]
     assert any("2 files" in line for line in lines)
     assert "stopped: it broke; do it" in lines
+
+
+def test_a_dry_runs_table_counts_the_steps() -> None:
+    probe = served()
+    found = Outcome(probe=probe, sizing=decide.size(Settings(), probe).sizing)
+    found.pending = ["engine: restarts Ollama", "    systemctl restart ollama", "verify: asks"]
+    row = row_of("h", found, True, False, False) | {"plan": host_plan(found, Settings())}
+    text = io.StringIO()
+    rollout = {"stopped": None, "fix": "", "at_once": ["h"], "waves": []}
+    print_report(Console(file=text, width=160), [row], rollout, dry=True, settings={})
+    assert "2 steps" in text.getvalue()
+    assert "h: would do:     systemctl restart ollama" in text.getvalue()
 
 
 def test_both_sides_of_a_prompt_stand_side_by_side() -> None:
