@@ -20,7 +20,7 @@ i=0
 while [ -e {GOES_ON} ] && [ $i -lt {MOST_REQUESTS} ]; do
   i=$((i + 1))
   curl -s -m 120 -w '\\n%{{http_code}} %{{time_total}}\\n' -d @- 127.0.0.1:11434/api/chat <<'ASK'
-%s
+{{ask}}
 ASK
   sleep 1
 done
@@ -41,7 +41,7 @@ class Clients:
 
     def __init__(self, lab: Lab, alias: str, label: str) -> None:
         self.lab, self.label = lab, label
-        script = _LOOP % json.dumps({"model": alias, **QUESTION})
+        script = _LOOP.replace("{ask}", json.dumps({"model": alias, **QUESTION}))
         self.answers: dict[str, list[Answer]] = {host: [] for host in lab.hosts}
         self.threads = [
             threading.Thread(target=self._read, args=(host, script)) for host in lab.hosts
