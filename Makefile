@@ -1,7 +1,7 @@
 # make demo: the lab and the main job on it.  make test: all checks and tests.
 BIN = .venv/bin
 
-.PHONY: demo test check unit lab-test lab-layouts lab-up lab-down bench venv lock
+.PHONY: demo test check unit lab-test lab-fleet lab-layouts lab-up lab-down bench venv lock
 
 demo: lab-up
 	$(BIN)/pyinfra inventories/lab.py deploy.py -y
@@ -21,6 +21,12 @@ lab-test: venv
 	$(BIN)/r1fleet lab down
 	$(BIN)/r1fleet lab up
 	$(BIN)/pytest tests/lab
+	@$(MAKE) --no-print-directory lab-fleet
+
+# Rollouts in waves, on eight hosts of one kind in place of the default lab.
+lab-fleet: venv
+	$(BIN)/r1fleet lab up --file lab/eight.yaml
+	$(BIN)/pytest tests/fleet
 
 lab-up: venv
 	$(BIN)/r1fleet lab up

@@ -3,10 +3,11 @@
 import hashlib
 import json
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from pyinfra import logger
 from pyinfra.api import FunctionCommand, operation
 
 from r1fleet import fleet, lease, outcome, rollout, waves
@@ -17,6 +18,8 @@ from r1fleet.outcome import Outcome
 from r1fleet.remote import fail
 from r1fleet.settings import Settings
 from r1fleet.waves import Member
+
+NAMES_MOST = 10  # in one line
 
 # Settings that say nothing of what a host should be.
 _NO_TARGET = {"maintenance", "steal", "report", "verify_max_age_s", "pull_rate_limit"}
@@ -82,19 +85,25 @@ def gate(run: HostRun, step: Step) -> Generator[FunctionCommand, None, None]:
         max_unreachable=limits.rollout_max_unreachable,
     )
     if reason is None:
-        if before:
+        if before and limits.rollout_pause_s:
+            logger.info(f"the rollout waits {limits.rollout_pause_s} s before {step}")
             time.sleep(limits.rollout_pause_s)
         return
     hosts = [host for wave in after for host in wave.hosts]
     place = f"stopped after {before[-1]}" if before else "not begun"
-    outcome.rollout.stopped = f"the rollout was {place}: {reason}"
+    found = outcome.rollout
+    found.stopped, found.fix = f"the rollout was {place}: {reason}", _fix(hosts, bool(before))
     for host in hosts:
-        outcome.of(host).untouched = outcome.rollout.stopped
-    yield fail(
-        f"the rollout was {place}",
-        reason,
-        f"untouched: {', '.join(hosts)}; mend it, then run again to go on",
-    )
+        outcome.of(host).untouched = found.stopped
+    yield fail(f"the rollout was {place}", reason, found.fix)
+
+
+def _fix(hosts: Sequence[str], begun: bool) -> str:
+    """What to do about a rollout that stopped before these hosts."""
+    names = ", ".join(hosts[:NAMES_MOST])
+    more = f" and {len(hosts) - NAMES_MOST} more" if len(hosts) > NAMES_MOST else ""
+    what = "put right what failed" if begun else "bring those back or name others"
+    return f"untouched: {names}{more}; {what}, or take the change back, then run again to go on"
 
 
 def _member(run: HostRun) -> Member:

@@ -101,8 +101,7 @@ def blocks(lease: Lease | None, clock: str, me: Origin) -> bool:
     """
     if lease is None or lease.run == me.run or lease.until <= clock:
         return False
-    here = bool(me.boot_id) and (lease.who, lease.boot_id) == (me.who, me.boot_id)
-    return not (here and lease.pid and _is_gone(lease.pid))
+    return not _is_left(lease, me)
 
 
 def holder(probe: Probe) -> Lease | None:
@@ -111,6 +110,12 @@ def holder(probe: Probe) -> Lease | None:
         return None
     lease = read(probe.lease[0])
     return lease if blocks(lease, probe.lease[1], origin()) else None
+
+
+def is_left(probe: Probe) -> bool:
+    """Whether the host's lease is of a run of this machine that is gone."""
+    lease = read(probe.lease[0]) if probe.lease else None
+    return lease is not None and _is_left(lease, origin())
 
 
 def refusal(lease: Lease) -> tuple[str, str, str]:
@@ -225,6 +230,11 @@ def _variables(me: Origin) -> dict[str, str]:
         "RUN": me.run,
         "HEAD": json.dumps(head)[:-1],
     }
+
+
+def _is_left(lease: Lease, me: Origin) -> bool:
+    here = bool(me.boot_id) and (lease.who, lease.boot_id) == (me.who, me.boot_id)
+    return here and bool(lease.pid) and _is_gone(lease.pid)
 
 
 def _is_gone(pid: int) -> bool:

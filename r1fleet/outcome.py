@@ -79,6 +79,7 @@ class Rollout:
 
     plan: Plan | None = None
     stopped: str | None = None
+    fix: str = ""  # what to do then
 
 
 rollout = Rollout()

@@ -15,6 +15,7 @@ from r1fleet import catalog, live, outcome
 from r1fleet.outcome import Outcome
 from r1fleet.plan_host import host_plan
 from r1fleet.settings import Settings
+from r1fleet.verify.fingerprint import proven_model, remembered
 
 SCHEMA = 1
 
@@ -39,6 +40,8 @@ def show(interrupted: bool = False) -> None:
     if state is None:
         return
     _Report.state = None
+    if interrupted:
+        note_unreached()
     rows = rows_of(state, settings)
     data = {
         "schema": SCHEMA,
@@ -54,12 +57,22 @@ def show(interrupted: bool = False) -> None:
     _print(rows, dry=not _executed(state), settings=settings)
 
 
+def note_unreached() -> None:
+    """An interrupted run: hosts of waves that had not begun are untouched."""
+    for wave in outcome.rollout.plan.waves if outcome.rollout.plan else ():
+        for host in wave.hosts:
+            found = outcome.of(host)
+            if not (found.done or found.failure or found.stage or found.untouched):
+                found.untouched = f"the run was interrupted before {wave}"
+
+
 def _rollout() -> dict[str, Any]:
     """The waves, and why they stopped, if they did."""
     found, plan = outcome.rollout, outcome.rollout.plan
     waves = plan.waves if plan else ()
     return {
         "stopped": found.stopped or (plan.blocked if plan else None),
+        "fix": found.fix,
         "at_once": list(plan.at_once) if plan else [],
         "waves": [
             {"wave": wave.number, "canary": wave.canary, "hosts": list(wave.hosts)}
@@ -87,8 +100,11 @@ def row_of(
     smoke = found.smoke  # of this run, or remembered and still standing
     apart = _left_alone(found, reached)
     model, tag = choice.model if choice else None, choice.tag if choice else None
-    if found.serves:  # it went back to another one than was chosen
-        tag = found.serves.partition(":")[2]
+    serves = found.serves  # it went back to another one than was chosen
+    if apart and found.probe:  # it never came to what was chosen
+        smoke, serves = remembered(found.probe.state), proven_model(found.probe.state)
+    if serves:
+        tag = serves.partition(":")[2]
         model = catalog.find_tag(tag) if tag in catalog.tag_names() else None
     return {
         "host": host,
@@ -193,6 +209,6 @@ def _write(path: Path, data: dict[str, Any]) -> None:
 def _print(rows: list[dict[str, Any]], *, dry: bool, settings: Mapping[str, Settings]) -> None:
     # With --json, stdout belongs to pyinfra's own object.
     stream = sys.stderr if "--json" in sys.argv else sys.stdout
-    from r1fleet.report_table import print_report  # noqa: PLC0415  rich is slow to import
+    from r1fleet.report_table import console_on, print_report  # noqa: PLC0415  rich is slow
 
-    print_report(rows, _rollout(), dry=dry, settings=settings, stream=stream)
+    print_report(console_on(stream), rows, _rollout(), dry=dry, settings=settings)

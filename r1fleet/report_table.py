@@ -14,27 +14,26 @@ from r1fleet.settings import Settings
 
 STYLES = dict.fromkeys(("failed", "unreachable", "refused", "rolled back"), "bold red")
 GOOD = ("changed", "as wanted")
+PIPED_WIDTH = 160
+WIDE = 130  # columns; below it the base model stands in the JSON alone, the changes below the table
+ROOMY = 100  # columns; below it the VRAM is left out
+
+
+def console_on(stream: TextIO) -> Console:
+    """As wide as the terminal, and wide where there is none."""
+    return Console(file=stream, width=None if stream.isatty() else PIPED_WIDTH)
 
 
 def print_report(
+    console: Console,
     rows: list[dict[str, Any]],
     rollout: Mapping[str, Any],
     *,
     dry: bool,
     settings: Mapping[str, Settings],
-    stream: TextIO,
 ) -> None:
     """Print one row per host, then the reasons, then how to use the fleet."""
-    console = Console(file=stream, width=None if stream.isatty() else 160)
-    table = Table(title="Plan (nothing was changed)" if dry else None, title_justify="left")
-    for column in ("host", "GPU", "VRAM", "model", "context", "on GPU", "tokens/s"):
-        table.add_column(column, justify="right" if column in ("VRAM", "context") else "left")
-    table.add_column("would change" if dry else "changed")
-    table.add_column("verdict")
-    for row in rows:
-        style = STYLES.get(row["verdict"], "green" if row["verdict"] in GOOD else "yellow")
-        table.add_row(*_cells(row), f"[{style}]{row['verdict']}[/]")
-    console.print(table)
+    console.print(_table(rows, rollout, dry=dry, width=console.width))
     if dry:
         # What `r1fleet plan` shows, and the steps.
         print_plan(console, host_rows(rows), candidates="-v" in sys.argv)
@@ -46,6 +45,8 @@ def print_report(
         return
     print_golden(console, rows)
     for row in rows:
+        if row["changes"] and console.width < WIDE:
+            line(console, escape(f"{row['host']}: changed: {'; '.join(_changes(row['changes']))}"))
         for warning in row["warnings"]:
             line(console, f"[yellow]{row['host']}: warning:[/] {escape(warning)}")
         for note in row["notes"]:
@@ -53,8 +54,37 @@ def print_report(
         if row["reason"] and row["verdict"] != "untouched":  # all of those for one reason
             line(console, f"[red]{row['host']}:[/] {escape(row['reason'])}")
     if rollout["stopped"]:
-        line(console, f"[red]{escape(rollout['stopped'])}[/]")
+        line(console, f"[red]{escape(rollout['stopped'])}[/]; {escape(rollout['fix'])}")
     _usage(console, rows, settings)
+
+
+def _table(
+    rows: list[dict[str, Any]], rollout: Mapping[str, Any], *, dry: bool, width: int
+) -> Table:
+    canaries = {host for wave in rollout["waves"] if wave["canary"] for host in wave["hosts"]}
+    wide = width >= WIDE
+    shape: dict[str, Any] = {} if wide else {"box": None, "pad_edge": False}
+    title = "Plan (nothing was changed)" if dry else None
+    table = Table(title=title, title_justify="left", **shape)
+    for column in ("host", "GPU", "model"):
+        table.add_column(column, overflow="fold")
+    for column in ("context", "on GPU", "tokens/s"):
+        table.add_column(column, justify="right", no_wrap=True)
+    if wide:
+        table.add_column("would change" if dry else "changed")
+    if has_waves := len(rollout["waves"]) > 1:
+        table.add_column("wave", no_wrap=True)
+    table.add_column("verdict", no_wrap=True)
+    for row in rows:
+        cells = list(_cells(row, vram=width >= ROOMY, base_model=wide))
+        if wide:
+            cells.append(_steps(row["changes"]) if dry else "\n".join(_changes(row["changes"])))
+        cells = [escape(cell) for cell in cells]
+        if has_waves:
+            cells.append("canary" if row["host"] in canaries else str(row["wave"] or "-"))
+        style = STYLES.get(row["verdict"], "green" if row["verdict"] in GOOD else "yellow")
+        table.add_row(*cells, f"[{style}]{row['verdict']}[/]")
+    return table
 
 
 def wave_lines(rollout: Mapping[str, Any]) -> Iterator[str]:
@@ -90,27 +120,32 @@ def print_golden(console: Console, rows: list[dict[str, Any]]) -> None:
         console.print(table)
 
 
-def _cells(row: dict[str, Any]) -> list[str]:
-    estimated = "~" if row["vram_estimated"] else ""
-    model = f"{row['tag']} ({row['base_model']}, {row['quantisation']})" if row["tag"] else "-"
+def _cells(row: dict[str, Any], *, vram: bool, base_model: bool) -> Iterator[str]:
+    model = row["tag"] or "-"
+    if base_model and row["base_model"]:
+        model = f"{model} ({row['base_model']}, {row['quantisation']})"
     residency = f"{row['residency']:.0%}" if row["residency"] is not None else "-"
-    return [
-        row["host"],
-        _gpus(row["gpus"]),
-        f"{estimated}{row['vram_mib']} MiB" if row["vram_mib"] else "-",
-        model,
-        str(row["context"] or "-"),
-        residency if row["placement"] != "cpu" else "CPU",
-        f"{row['tokens_per_s']:.1f}" if row["tokens_per_s"] else "-",
-        _changes(row["changes"]),
-    ]
+    yield row["host"]
+    estimated = "~" if row["vram_estimated"] else ""
+    has_vram = vram and row["vram_mib"]
+    yield _gpus(row["gpus"]) + (f", {estimated}{row['vram_mib']} MiB" if has_vram else "")
+    yield model
+    yield str(row["context"] or "-")
+    yield residency if row["placement"] != "cpu" else "CPU"
+    yield f"{row['tokens_per_s']:.1f}" if row["tokens_per_s"] else "-"
 
 
-def _changes(changes: list[str]) -> str:
+def _steps(steps: list[str]) -> str:
+    """Only how many: they are told below, with the commands of each, which are indented."""
+    count = sum(not step.startswith(" ") for step in steps)
+    return f"{count} step{'s' if count > 1 else ''}" if count else ""
+
+
+def _changes(changes: list[str]) -> list[str]:
     """The changes that matter first; the files are only counted."""
     files = [change for change in changes if change.startswith("/")]
     told = [change for change in changes if change not in files]
-    return "\n".join([*told, f"{len(files)} files"] if files else told)
+    return [*told, f"{len(files)} file{'s' if len(files) > 1 else ''}"] if files else told
 
 
 def _gpus(names: list[str]) -> str:

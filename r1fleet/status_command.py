@@ -105,7 +105,7 @@ def _probe(fleet: "Fleet") -> "Callable[[Host], Probe]":
 
 
 def _row(fleet: "Fleet", host: "Host", answer: "Answer[Probe]", now: datetime) -> dict[str, Any]:
-    from r1fleet import decide, outcome, rollout, status_data  # noqa: PLC0415
+    from r1fleet import decide, lease, outcome, rollout, status_data  # noqa: PLC0415
     from r1fleet.drift import find  # noqa: PLC0415
     from r1fleet.fleet import HostRun  # noqa: PLC0415
 
@@ -127,7 +127,16 @@ def _row(fleet: "Fleet", host: "Host", answer: "Answer[Probe]", now: datetime) -
         return status_data.silent_row(host.name, "failed", reason)
     warnings = outcome.of(host.name).warnings
     row = status_data.row(
-        host.name, settings, probe, choice, drift, pending, refusal, warnings, now
+        host.name,
+        settings,
+        probe,
+        choice,
+        drift,
+        pending,
+        refusal,
+        warnings,
+        now,
+        is_left=lease.is_left(probe),
     )
     return row | {"verdict": "maintenance", "reason": left} if left else row
 

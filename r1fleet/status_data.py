@@ -51,13 +51,16 @@ def row(
     refusal: str | None,
     warnings: Sequence[str],
     now: datetime,
+    *,
+    is_left: bool = False,
 ) -> dict[str, Any]:
     """The row of a host that answered.
 
     + choice: the size that is wanted there
     + pending, refusal: what a run would do, and why it would stop, by rollout.preview
+    + is_left: its lease is of a run that is gone
     """
-    held = lease(probe, now)
+    held = lease(probe, now, is_left=is_left)
     proof = remembered(probe.state)
     age_s = proof_age_s(probe, now)
     return {
@@ -78,7 +81,7 @@ def row(
     }
 
 
-def lease(probe: Probe, now: datetime) -> dict[str, Any] | None:
+def lease(probe: Probe, now: datetime, *, is_left: bool) -> dict[str, Any] | None:
     """Who holds the host, and whether that time is over, by the host's clock; None when nobody."""
     written = json_object(probe.lease[0]) if probe.lease else {}
     names = ("run", "who", "since", "until")
@@ -90,7 +93,7 @@ def lease(probe: Probe, now: datetime) -> dict[str, Any] | None:
         over = datetime.fromisoformat(found["until"]) <= clock
     except (ValueError, TypeError):  # TypeError: a time without a zone
         over = True
-    return {**found, "is_over": over}
+    return {**found, "is_over": over, "is_left": is_left and not over}
 
 
 def aliases(settings: Settings, probe: Probe) -> dict[str, str]:
@@ -149,7 +152,7 @@ def _driver(probe: Probe, settings: Settings) -> dict[str, Any] | None:
 
 
 def _verdict(held: Mapping[str, Any] | None, refusal: str | None, drift: Sequence[Drift]) -> str:
-    if held and not held["is_over"]:
+    if held and not held["is_over"] and not held["is_left"]:
         return "held"
     if refusal:
         return "refused"

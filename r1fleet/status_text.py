@@ -103,6 +103,7 @@ def _lines(row: Mapping[str, Any]) -> Iterator[Text]:
     """What does not fit a table, in whole lines that begin with the host's name."""
     if held := row["lease"]:
         over = ", which is over" if held["is_over"] else ""
+        over = ", by a run that is gone" if held["is_left"] else over
         what = f"held by {held['who']} since {held['since']} until {held['until']}{over}"
         yield _line(row, "lease", "yellow", f"{what} (run {held['run']})")
     told = {item["what"] for item in row["drift"]}

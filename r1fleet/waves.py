@@ -149,7 +149,8 @@ def stop_reason(
     if len(failed) > max_failed:
         return f"{', '.join(failed)} failed (rollout_max_failed is {max_failed})"
     if len(lost) > max_unreachable:
-        return f"{', '.join(lost)} were lost (rollout_max_unreachable is {max_unreachable})"
+        names = ", ".join(lost)
+        return f"the connection to {names} broke (rollout_max_unreachable is {max_unreachable})"
     for wave in waves:
         if wave.canary and not any(endings.get(host) == "verified" for host in wave.hosts):
             return f"no canary was proven ({', '.join(wave.hosts)})"

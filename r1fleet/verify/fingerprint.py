@@ -90,6 +90,13 @@ def remembered(state: Mapping[str, Any]) -> Smoke | None:
         return None
 
 
+def proven_model(state: Mapping[str, Any]) -> str | None:
+    """The model of the last verification, as name:tag."""
+    verified = state.get("verified")
+    found = verified.get("model") if isinstance(verified, dict) else None
+    return found if isinstance(found, str) else None
+
+
 def state(
     decision: Mapping[str, Any],
     models: Mapping[str, Mapping[str, Any]],

@@ -20,23 +20,30 @@ ask() { # ask SECTION LIMIT_S PATH [BODY]
   echo
 }
 
-# Another client's request for another model may have had it unloaded in between: then it is loaded
-# again and looked for in the same breath.
-loaded() {
+# The model is looked for while it answers: before its last word no request for another model can
+# have it unloaded, and clients of the former one take turns with it. If it was missed all the same
+# it is asked again.
+look() { # look LIMIT_S
+  rm -rf "$dir/busy"
+  mkdir "$dir/busy"
+  (
+    dir=$dir/busy
+    ask stream "$1" /v1/chat/completions "$R1_STREAM"
+    : >"$dir/over"
+  ) >"$dir/stream" &
+  until [ -s "$dir/busy/body" ] || [ -e "$dir/busy/over" ]; do sleep 0.05; done
   ask ps 10 /api/ps >"$dir/ps"
   processes >"$dir/compute"
+  wait
+}
+
+loaded() {
+  look "$R1_ASK_S"
+  cat "$dir/stream"
   tries=0
   until is_seen || [ $tries -ge 8 ]; do
     tries=$((tries + 1))
-    : >"$dir/body"
-    printf '%s' "$R1_LOAD" >"$dir/ask"
-    echo "@@ps" >"$dir/ps"
-    curl -sSN --noproxy '*' -m "$R1_LOAD_S" -H 'Content-Type: application/json' -d "@$dir/ask" \
-      -o /dev/null "$R1_URL/api/generate" --next -sSN --noproxy '*' -m 10 -o "$dir/body" \
-      -w '%{http_code} %{time_total}\n' "$R1_URL/api/ps" >>"$dir/ps" 2>"$dir/error"
-    cat "$dir/body" "$dir/error" >>"$dir/ps"
-    echo >>"$dir/ps"
-    processes >"$dir/compute"
+    look "$R1_LOAD_S" # it may have to be loaded first
   done
   cat "$dir/ps" "$dir/compute"
 }
@@ -61,7 +68,6 @@ is_seen() {
   echo
   ask load "$R1_LOAD_S" /api/generate "$R1_LOAD"
   ask chat "$R1_ASK_S" /api/chat "$R1_CHAT"
-  ask stream "$R1_ASK_S" /v1/chat/completions "$R1_STREAM"
   loaded
   # What the engine found at its start; GPUs are looked for once.
   echo "@@engine"

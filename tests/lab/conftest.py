@@ -45,16 +45,19 @@ class Lab:
     def fault(self, host: str, name: str, switch: str) -> None:
         self.cli("fault", name, switch, "--host", host)
 
+    def ssh(self, host: str) -> list[str]:
+        """The words of a command that enters a host as root; the script comes after them."""
+        return (
+            ["ssh", "-F", "none", "-i", str(self.state.key), "-o", "IdentitiesOnly=yes"]
+            + ["-o", f"UserKnownHostsFile={self.state.known_hosts}"]
+            + ["-o", "StrictHostKeyChecking=yes", "-o", "ConnectTimeout=10"]
+            + [f"root@{self.state.hosts[host].address}"]
+        )
+
     def on(self, host: str, script: str, *, ok: bool = True) -> str:
         """The standard output of a script on a host, run as root."""
         done = subprocess.run(
-            ["ssh", "-F", "none", "-i", self.state.key, "-o", "IdentitiesOnly=yes"]
-            + ["-o", f"UserKnownHostsFile={self.state.known_hosts}"]
-            + ["-o", "StrictHostKeyChecking=yes", "-o", "ConnectTimeout=10"]
-            + [f"root@{self.state.hosts[host].address}", script],
-            capture_output=True,
-            text=True,
-            check=False,
+            [*self.ssh(host), script], capture_output=True, text=True, check=False
         )
         assert not ok or done.returncode == 0, f"{host}: {script}\n{done.stdout}{done.stderr}"
         return done.stdout

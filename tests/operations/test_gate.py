@@ -97,6 +97,8 @@ def test_a_failed_canary_stops_the_rest_by_one_failing_host() -> None:
     told = str(outcome.of("c").untouched)
     assert told == outcome.of("b").untouched == outcome.rollout.stopped
     assert "a failed" in told
+    assert "untouched: b, c" in outcome.rollout.fix
+    assert "run again" in outcome.rollout.fix
     assert play(runs, 2) == []  # it is said once
     row = report.row_of("c", outcome.of("c"), reached=True, failed=False, executed=True)
     assert (row["verdict"], row["reason"], row["wave"]) == ("untouched", told, 3)
@@ -114,6 +116,18 @@ def test_a_proven_canary_opens_the_gate_after_the_pause(monkeypatch: pytest.Monk
     assert play(runs, 1) == []
     assert slept == [7]
     assert outcome.rollout.stopped is None
+
+
+def test_what_an_interrupted_run_did_not_reach_is_untouched() -> None:
+    observed({"a": serving(), "b": serving(), "c": serving()}, rollout_batch=1)
+    list(gate.steps())
+    outcome.of("a").done = True
+    outcome.of("b").at("engine", "restarts Ollama")
+    report.note_unreached()
+    rows = {name: report.row_of(name, outcome.of(name), True, False, True) for name in "abc"}
+    verdicts = {name: row["verdict"] for name, row in rows.items()}
+    assert verdicts == {"a": "as wanted", "b": "not finished", "c": "untouched"}
+    assert rows["c"]["reason"] == "the run was interrupted before wave 3"
 
 
 def test_no_wave_begins_without_its_named_canary() -> None:

@@ -28,6 +28,9 @@ class Engine:
     """What each path answers, and what it was asked."""
 
     url: str = ""
+    is_contended: bool = False
+    answering: threading.Event = field(default_factory=threading.Event)
+    looked: threading.Event = field(default_factory=threading.Event)
     asked: list[tuple[str, Any]] = field(default_factory=list)
     answers: dict[str, tuple[int, str]] = field(
         default_factory=lambda: {
@@ -76,8 +79,18 @@ def engine() -> Iterator[Engine]:
             length = int(self.headers.get("Content-Length", 0))
             found.asked.append((self.path, json.loads(self.rfile.read(length) or b"null")))
             code, body = found.answers[self.path]
+            if self.path == "/api/ps":
+                if found.is_contended and not found.answering.is_set():
+                    body = '{"models": []}'
+                found.looked.set()
             self.send_response(code)
             self.end_headers()
+            if self.path.startswith("/v1/") and found.is_contended:
+                first, body = body[:40], body[40:]
+                found.answering.set()
+                self.wfile.write(first.encode())
+                found.looked.wait(5)
+                found.answering.clear()
             self.wfile.write(body.encode())
 
         do_POST = do_GET
@@ -152,10 +165,18 @@ def test_a_model_that_another_client_displaced_is_loaded_and_looked_for_again(
     host.tool("nvidia-smi", f"#!/bin/sh\n{text}\ntouch '{at_first}'\n")
     answers, engine.answers = engine.answers, Displaced(engine.answers, body)
     assert host.play(smoke.smoke._inner(wanted(engine)))
-    assert [path for path, _ in engine.asked[3:]] == ["/api/ps", "/api/generate", "/api/ps"]
+    again = ["/api/ps", "/v1/chat/completions", "/api/ps"]
+    assert [path for path, _ in engine.asked[3:]] == again
     engine.answers = answers
     assert not host.play(smoke.smoke._inner(wanted(engine)))
     assert "is not loaded after it answered" in (outcome.of(host.name).failure or "")
+
+
+def test_a_model_is_looked_for_while_it_answers(host: FakeHost, engine: Engine) -> None:
+    """A client of another model waits all the time: after its last word this one is gone."""
+    engine.is_contended = True
+    assert host.play(smoke.smoke._inner(wanted(engine)))
+    assert [path for path, _ in engine.asked].count("/api/ps") == 1
 
 
 class Displaced(dict[str, tuple[int, str]]):

@@ -95,6 +95,16 @@ def test_a_lease_holds_a_host_until_it_is_over() -> None:
     assert row_of(replace(served(), lease=(odd, NOW.isoformat())))["lease"]["is_over"]
 
 
+def test_a_lease_of_a_run_that_is_gone_holds_nobody() -> None:
+    probe = leased(timedelta(hours=1))
+    found = row("h", Settings(), probe, None, (DRIFT,), [], None, [], NOW, is_left=True)
+    assert (found["verdict"], found["lease"]["is_left"]) == ("drift", True)
+    assert any("by a run that is gone" in line for line in drawn([found], 160))
+    over = leased(timedelta(hours=-1))
+    found = row("h", Settings(), over, None, (), [], None, [], NOW, is_left=True)
+    assert (found["lease"]["is_over"], found["lease"]["is_left"]) == (True, False)
+
+
 @pytest.mark.parametrize(
     ("verdicts", "code"),
     [

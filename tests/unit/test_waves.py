@@ -185,7 +185,7 @@ def test_a_rollout_goes_on_when_all_were_proven() -> None:
 
 def test_each_doubt_stops_it_by_name() -> None:
     assert "b failed" in str(reason(a="verified", b="failed", c="verified"))
-    assert "b were lost" in str(reason(a="verified", b="lost", c="verified"))
+    assert "connection to b broke" in str(reason(a="verified", b="lost", c="verified"))
     assert "b failed" in str(reason(a="verified", c="verified"))  # nothing is known of it
 
 
