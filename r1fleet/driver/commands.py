@@ -80,10 +80,10 @@ def _asks(wanted: Wanted, probe: Probe, words: tuple[str, ...]) -> list[str]:
 def _apt(wanted: Wanted, probe: Probe, settings: Settings) -> list[str]:
     way = wanted.way
     commands = ["finish_packages", "apt-get update", *_asks(wanted, probe, way.headers)]
-    if way.components:
+    if way.components and not settings.bundle:
         commands += [f"add_components {' '.join(way.components)}"]
     commands += _asks(wanted, probe, way.needs)
-    if way.keyring and "cuda-keyring" not in probe.packages:
+    if way.keyring and "cuda-keyring" not in probe.packages and not settings.bundle:
         commands += [*_keyring(wanted, settings), "apt-get update"]
     if way.pin:
         pins = [wanted.fill(name, probe) for name in way.pin]
