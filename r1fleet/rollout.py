@@ -14,7 +14,7 @@ from pyinfra.api import FunctionCommand, operation
 
 from r1fleet import decide, handover, history, lease, outcome, paths, sticky, tags
 from r1fleet.alias import wanted as alias
-from r1fleet.bundle import contents, needs
+from r1fleet.bundle import contents, needs, send
 from r1fleet.drain import drain
 from r1fleet.driver import install as driver
 from r1fleet.driver.health import warnings as driver_warnings
@@ -247,6 +247,8 @@ def _tidy(
 ) -> Commands:
     """What may go once all is proven; then an unwanted fetch ends, too."""
     settings = run.settings
+    if probe.sent:
+        yield send.forget()
     if old := move.former(probe.state, settings.ollama_models):
         yield from move.leave._inner(old, settings.ollama_models)
     if settings.prune == "all":

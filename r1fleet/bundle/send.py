@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 
-from pyinfra.api import Host
+from pyinfra.api import FunctionCommand, Host
 
 from r1fleet import paths
 from r1fleet.bundle.contents import (
@@ -19,7 +19,7 @@ from r1fleet.bundle.fetch import sha256
 from r1fleet.bundle.packages import SIMULATE, SOURCES, installs
 from r1fleet.model.manifest import human
 from r1fleet.model.sources import send_file
-from r1fleet.remote import HostFailure, Result, host_task, run, say
+from r1fleet.remote import HostFailure, Result, host_task, run, say, step
 from r1fleet.shell import assign, receive
 
 ENGINE_DIR = f"{paths.BUNDLE_DIR}/engine"
@@ -87,6 +87,12 @@ def _lacking(found: PackageSet, index: str, told: Result) -> tuple[str, ...]:
         for part in stanzas(index)
     }
     return tuple(by_package[one] for one in installs(told.stdout) if one in by_package)
+
+
+def forget() -> FunctionCommand:
+    """A step that takes away what an interrupted run has sent and not used."""
+    title, script = "takes away what a bundle had sent", f"rm -rf {paths.BUNDLE_DIR}"
+    return step("engine", title, script, f"remove {paths.BUNDLE_DIR}")
 
 
 def files(host: Host, stage: str, bundle: Bundle, names: Iterable[str], target: str) -> None:
