@@ -29,7 +29,9 @@ PACKAGES_DIR = f"{paths.BUNDLE_DIR}/packages"
 _MAKE_ROOM = """
 [ -d "$STATE" ] || install -d -m 755 "$STATE" || exit 1
 install -d -m 755 "$STATE/bundle" || exit 1
-install -d -m 700 -o "${SUDO_USER:-${DOAS_USER:-root}}" "$TARGET" || exit 1
+install -d -m 700 "$TARGET" || exit 1
+who=${SUDO_USER:-${DOAS_USER-}}
+[ -z "$who" ] || chown "$who" "$TARGET" || exit 1
 df -Pk "$TARGET" | awk 'END { print "free", $4 }'
 cd "$TARGET" && stat -c 'has %s %n' -- * 2>/dev/null
 exit 0
