@@ -66,8 +66,9 @@ def _packages(found: Wanted, probe: Probe, settings: Settings) -> DriverPackages
     pins = tuple(found.fill(name, probe) for name in way.pin)
     asked = tuple(found.fill(name, probe) for name in way.needs)
     url = f"{settings.driver_repository_url}/{way.repository}/{found.arch}/{way.keyring}"
+    packages = [*commands.packages(found, probe), *commands.beside(found, probe)]
     return DriverPackages(
-        names=tuple(dict.fromkeys((*pins, *asked, *commands.packages(found, probe)))),
+        names=tuple(dict.fromkeys((*pins, *asked, *packages))),
         pins=pins,
         keyring_url=url if way.keyring else None,
         keyring_sha256=settings.driver_keyring_sha256 if way.keyring else None,
@@ -82,7 +83,8 @@ def tools(probe: Probe) -> tuple[str, ...]:
 
 def driver_names(settings: Settings, probe: Probe, plan: DriverPlan) -> set[str]:
     """The packages that a plan's commands name, with what pins their branch."""
-    found = driver(settings, probe)
+    # A branch is named by whole drivers alone: not by a fabric manager, or one of before.
+    found = driver(settings, probe) if plan.branch else None
     names = set(found.names) if isinstance(found, DriverPackages) else set()
     return names | {*plan.packages}
 

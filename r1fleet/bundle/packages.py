@@ -5,21 +5,6 @@ Variables: STAGED (the folder with the packages and their index), NAMES (of pack
 
 import re
 
-# Without the host's own sources nothing is asked of any network; without its own lists they stay
-# as they are. Its driver's packages go to the bundle's version, also to a lower one; of anything
-# else apt takes a lower version by no means.
-_OPTIONS = """
-Dir::Etc::SourceList "$STAGED/sources.list";
-Dir::Etc::SourceParts "/dev/null";
-Dir::Etc::Preferences "$STAGED/preferences";
-Dir::Etc::PreferencesParts "/dev/null";
-Dir::State::Lists "$STAGED/lists";
-Dir::Cache::pkgcache "";
-Dir::Cache::srcpkgcache "";
-APT::Sandbox::User "root";
-Acquire::Languages "none";
-"""
-
 # After the index came as Packages.new.
 SOURCES = """
 mv -f "$STAGED/Packages.new" "$STAGED/Packages" && chmod 644 "$STAGED/Packages" &&
@@ -32,21 +17,31 @@ Pin-Priority: 1001
 END
 """
 
-SIMULATE = (
-    f"""
+# Without the host's own sources nothing is asked of any network; without its own lists they stay
+# as they are. Its driver's packages go to the bundle's version, also to a lower one; of anything
+# else apt takes a lower version by no means.
+SIMULATE = """
 umask 022
 cat >"$STAGED/apt.conf" <<END
 quiet "2";
-{_OPTIONS}
+Dir::Etc::SourceList "$STAGED/sources.list";
+Dir::Etc::SourceParts "/dev/null";
+Dir::Etc::Preferences "$STAGED/preferences";
+Dir::Etc::PreferencesParts "/dev/null";
+Dir::State::Lists "$STAGED/lists";
+Dir::Cache::pkgcache "";
+Dir::Cache::srcpkgcache "";
+APT::Sandbox::User "root";
+Acquire::Languages "none";
 END
 export APT_CONFIG="$STAGED/apt.conf" LC_ALL=C
+apt-get update >&2 || exit 1
+apt-get install --simulate -y --allow-downgrades --no-install-recommends $NAMES
 """
-    "apt-get -o DPkg::Lock::Timeout=600 update >&2 || exit 1\n"
-    "apt-get install --simulate -y --allow-downgrades --no-install-recommends $NAMES\n"
-)
 
+FROM_BUNDLE = 'export APT_CONFIG="$STAGED/apt.conf"\n'
 # For a script whose own APT_CONFIG is $conf.
-FROM_BUNDLE = f'cat >>"$conf" <<END\n{_OPTIONS}END\n'
+ALSO_FROM_BUNDLE = 'cat "$STAGED/apt.conf" >>"$conf"\n'
 DONE = 'rm -rf "$STAGED"; rmdir "${STAGED%/*}" 2>/dev/null || :\n'
 
 

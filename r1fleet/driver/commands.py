@@ -59,7 +59,7 @@ def fabric(wanted: Wanted, probe: Probe) -> tuple[str, ...]:
 def install(wanted: Wanted, probe: Probe, settings: Settings) -> tuple[str, ...]:
     """Every command that installs, changes or completes the driver, in order."""
     way = wanted.way
-    names = [*packages(wanted, probe), *_beside(wanted, probe)]
+    names = [*packages(wanted, probe), *beside(wanted, probe)]
     last = [f"{_OPTIONS[way.manager]} {' '.join(names)}"]
     if way.manager == "apt":
         return (*_apt(wanted, probe, settings), *last, *_finish(probe))
@@ -117,7 +117,7 @@ def _repository_url(wanted: Wanted, settings: Settings) -> str:
     return f"{settings.driver_repository_url}/{wanted.way.repository}/{wanted.arch}"
 
 
-def _beside(wanted: Wanted, probe: Probe) -> list[str]:
+def beside(wanted: Wanted, probe: Probe) -> list[str]:
     """Parts of the installed driver that must come along to another version: desktop parts too."""
     old, planned = probe.driver.library, packages(wanted, probe)
     if wanted.way.manager != "apt" or not old or probe.driver.library_branch == wanted.branch:

@@ -259,5 +259,5 @@ def _script(plan: DriverPlan, settings: Settings) -> str:
     begin = head + (home / "install.sh").read_text(encoding="ascii")
     lines = [assign({"now": command}) + command for command in plan.commands]
     if settings.bundle and not only_holds(plan):
-        lines = [from_bundle.FROM_BUNDLE, *lines, from_bundle.DONE]
+        lines = [from_bundle.ALSO_FROM_BUNDLE, *lines, from_bundle.DONE]
     return "\n".join([begin, *lines, ""])

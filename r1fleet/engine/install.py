@@ -42,12 +42,6 @@ apt-get -qq -o DPkg::Lock::Timeout=600 update
 apt-get -qq -o DPkg::Lock::Timeout=600 -o Dpkg::Use-Pty=0 install -y --no-install-recommends \
 """
 
-_FROM_BUNDLE = (
-    assign({"STAGED": send.PACKAGES_DIR})
-    + 'conf=$(mktemp) || exit 1\nexport APT_CONFIG="$conf"\n'
-    + from_bundle.FROM_BUNDLE
-)
-
 _RESTART = """
 systemctl daemon-reload
 systemctl enable -q ollama.service
@@ -85,7 +79,8 @@ def tools(probe: Probe, proxies: Mapping[str, str], bundle: str | None = None) -
     begin, end = export(proxies), ""
     if bundle:
         yield send_packages("tools", probe, bundle, tuple(missing))
-        begin, end = _FROM_BUNDLE, f"\n{from_bundle.DONE}"
+        begin = assign({"STAGED": send.PACKAGES_DIR}) + from_bundle.FROM_BUNDLE
+        end = f"\n{from_bundle.DONE}"
     yield long_step(
         "tools",
         f"installs {', '.join(missing)}",

@@ -1,7 +1,12 @@
 """A bundle made from a registry and an archive on 127.0.0.1."""
 
+import base64
 import functools
+import io
 import json
+import shutil
+import subprocess
+import tarfile
 import threading
 from collections.abc import Iterator
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -11,10 +16,11 @@ from typing import Any
 import pytest
 
 from r1fleet.bundle import contents, fetch
+from r1fleet.bundle.apt import stanza
 from r1fleet.bundle.fetch import PackError
 from r1fleet.bundle.packing import Maker
 from r1fleet.model.manifest import parse
-from tests.unit.bundles import NAME
+from tests.unit.bundles import NAME, TOOLS
 from tests.unit.registry import BIG, SMALL, Registry, serve, sha256
 
 ARCHIVE = b"an archive"
@@ -149,3 +155,57 @@ def test_a_pinned_digest_behind_a_moved_tag(
     models = {NAME: {"registry_url": registry.url, "pinned": pinned}}
     bundle = make(tmp_path / "out", host(registry, releases, models=models))
     assert bundle.contents.models[NAME].digest == pinned
+
+
+def add_package(repository: Path, name: str, depends: str = "", version: str = "1:1.0") -> None:
+    tree = repository / "tree"
+    (tree / "DEBIAN").mkdir(parents=True)
+    needs = f"Depends: {depends}\n" if depends else ""
+    (tree / "DEBIAN" / "control").write_text(
+        f"Package: {name}\nVersion: {version}\nArchitecture: amd64\nMaintainer: t <t@x>\n{needs}"
+        f"Description: {name}\n"
+    )
+    package = repository / f"{name}_1.0_amd64.deb"
+    subprocess.run(["dpkg-deb", "-b", tree, package], check=True, capture_output=True)
+    shutil.rmtree(tree)
+    with (repository / "Packages").open("a") as index:
+        index.write(stanza(package, package.name) + "\n")
+
+
+def sources(url: str) -> dict[str, str]:
+    """As a host tells them."""
+    packed = io.BytesIO()
+    text = f"deb-src {url} ./\ndeb [trusted=yes] {url} ./\n".encode()
+    with tarfile.open(fileobj=packed, mode="w:gz") as tar:
+        about = tarfile.TarInfo("etc/apt/sources.list")
+        about.size = len(text)
+        tar.addfile(about, io.BytesIO(text))
+    proxies = 'Acquire::http::Proxy "DIRECT";'
+    return {"tar": base64.b64encode(packed.getvalue()).decode(), "proxies": proxies}
+
+
+@pytest.mark.skipif(not shutil.which("apt-get"), reason="packages are packed by apt")
+def test_packages_come_with_all_that_they_need(
+    tmp_path: Path, registry: Registry, releases: str
+) -> None:
+    repository = tmp_path / "releases"
+    for name in TOOLS:
+        add_package(repository, name, depends="libc6 (>= 1:1)")
+    add_package(repository, "libc6")
+    add_package(repository, "nvidia-driver-cuda", depends="curl")
+    add_package(repository, "unwanted")
+    driver = {"names": ["nvidia-driver-cuda"], "pins": [], "components": []}
+    plain = host(registry, releases, apt=sources(releases))
+    carded = {**plain, "driver": {**driver, "keyring_url": None, "keyring_sha256": None}}
+    bundle = make(tmp_path / "out", plain, carded, plain)
+    small, large = bundle.contents.packages
+    assert small.names == TOOLS
+    names = [file.rpartition("/")[2].partition("_")[0] for file in small.files]
+    assert names == ["aria2", "curl", "libc6", "tar", "zstd"]
+    assert set(large.files) - set(small.files) == {
+        "packages/debian-12-x86_64/nvidia-driver-cuda_1.0_amd64.deb"
+    }
+    assert "Version: 1:1.0\n" in bundle.index(small)
+    assert "nvidia" not in bundle.index(small)
+    with pytest.raises(PackError, match="packages: apt-get install: E: Unable to locate"):
+        make(tmp_path / "out", {**carded, "driver": {**carded["driver"], "names": ["none"]}})
