@@ -52,6 +52,9 @@ mirror_allow = []  # networks that may ask it; none named: the hosts of the inve
 mirror_dir = "/var/lib/r1fleet-mirror"  # its cache, also on a disk of its own
 mirror_size = "100G"  # what was not asked for longest goes beyond this
 
+# Without internet (docs/bundle.md)
+bundle = None  # a folder of `r1fleet bundle` on the machine you run on: all comes from there
+
 # The rollout: who goes first, when it stops, who is left alone
 rollout_canary = 1  # hosts of each GPU model that go first, or their names; 0: none
 rollout_batch = "25%"  # hosts of each wave after that: a number or a share

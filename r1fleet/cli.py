@@ -6,6 +6,7 @@ import click
 
 # Imported when they are called: `fit` answers at once.
 COMMANDS = {
+    "bundle": "r1fleet.bundle_command:bundle",
     "fit": "r1fleet.fit_command:fit",
     "lock": "r1fleet.lock_command:lock",
     "plan": "r1fleet.plan_command:plan",

@@ -119,6 +119,7 @@ def _wanted(settings: Settings, name: str, catalogue_digest: str | None) -> Mode
         via=settings.pull_via,
         engine_url=settings.base_url,
         proxies=settings.proxies,
+        bundle=None if source else settings.bundle,
     )
 
 

@@ -20,6 +20,8 @@ from pyinfra.api.exceptions import PyinfraError
 from pyinfra.api.facts import get_fact
 
 from r1fleet import history, live, outcome, report
+from r1fleet.bundle import contents
+from r1fleet.bundle.contents import BundleError
 from r1fleet.hostfacts import Probe
 from r1fleet.lock import LockError
 from r1fleet.mirror.plan import GROUP, Fleet, MirrorWanted, join
@@ -122,7 +124,9 @@ def _begin(whole: State) -> None:
         for member_settings in settings.values():
             _ = member_settings.registry_authorization  # before any host is asked anything
         fleet = with_mirrors(list(whole.inventory), settings)
-    except SettingsError as error:
+        for place in sorted({one.bundle for one in settings.values() if one.bundle}):
+            contents.read(place)
+    except (SettingsError, BundleError) as error:
         _stop(error.lines)
     except (LockError, LoginError) as error:
         _stop([str(error)])

@@ -230,6 +230,7 @@ class Probe:
     served: frozenset[str] = frozenset()  # what is kept for a way back (rollback/served.py)
     mirror_restart_pending: bool = False  # as restart_pending, of the mirror
     dropins: tuple[str, ...] = ()  # files beside ollama.service that change it; none is ours
+    sent: bool = False  # a run has left what a bundle sent to it
     state_is_damaged: bool = False  # state.json is there and no JSON object
 
     @property

@@ -71,8 +71,8 @@ def of_registry(
     """
     found = {}
     for name, url in names.items():
-        want = _named(name, registry_url or url)
-        raw = _manifest(want, login)
+        want = named(name, registry_url or url)
+        raw = manifest(want, login)
         try:
             digest = parse(raw).digest
         except ManifestError as error:
@@ -81,23 +81,25 @@ def of_registry(
     return found
 
 
-def _named(name: str, registry_url: str) -> ModelWanted:
+def named(name: str, registry_url: str) -> ModelWanted:
+    """A model by its name and registry. Raises FindError."""
     try:
         return ModelWanted(name, registry_url.rstrip("/"), "/")
     except ValueError as error:
         raise FindError(str(error)) from None
 
 
-def _manifest(want: ModelWanted, login: str | None) -> bytes:
-    url = f"{want.repository_url}/manifests/{want.tag}"
+def manifest(want: ModelWanted, login: str | None, reference: str | None = None) -> bytes:
+    """The manifest of the tag, or of a digest, as the registry serves it. Raises FindError."""
+    url = f"{want.repository_url}/manifests/{reference or want.tag}"
     try:
         try:
             return _get(url, login)
         except urllib.error.HTTPError as error:
-            token = login and error.code == 401 and _token(url, error, login)
-            if not token:
+            given = login and error.code == 401 and token(url, error, login)
+            if not given:
                 raise
-            return _get(url, f"Bearer {token}")
+            return _get(url, f"Bearer {given}")
     except urllib.error.HTTPError as error:
         do = "check --login-file" if error.code in (401, 403) else "check the tag and registry_url"
         raise FindError(f"{want.name}: {url} answered {error.code}; {do}") from None
@@ -116,7 +118,7 @@ def _get(url: str, login: str | None) -> bytes:
         return body
 
 
-def _token(url: str, refusal: urllib.error.HTTPError, login: str) -> str | None:
+def token(url: str, refusal: urllib.error.HTTPError, login: str) -> str | None:
     """The token that a registry itself gives for a login; None when it offers none."""
     challenge = str(refusal.headers.get("WWW-Authenticate", ""))
     fields = dict(re.findall(r'(\w+)="([^"]*)"', challenge))

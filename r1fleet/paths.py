@@ -9,6 +9,7 @@ LEASE_FILE = f"{STATE_DIR}/lease.json"
 HISTORY_FILE = f"{STATE_DIR}/history.jsonl"
 DRIVER_RECORD = f"{STATE_DIR}/driver.json"
 PULL_DIR = f"{STATE_DIR}/pull"
+BUNDLE_DIR = f"{STATE_DIR}/bundle"  # what was sent from a bundle, until it is installed
 SERVED_DIR = f"{STATE_DIR}/served"  # what was proven last and before, root's alone
 
 ENGINE_ENV = f"{ETC}/ollama.env"

@@ -11,6 +11,7 @@ import sys
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import click
@@ -64,19 +65,30 @@ def exit_code(verdicts: Iterable[str]) -> int:
 
 
 def _report(
-    inventory: str, limit: Iterable[str], data: Iterable[str]
+    inventory: str,
+    limit: Iterable[str],
+    data: Iterable[str],
+    deploy: str = "plan_deploy.py",
+    variables: Mapping[str, str] = MappingProxyType({}),
 ) -> tuple[dict[str, Any] | None, str]:
     """pyinfra's dry run: its report, None when it came to none, and what it printed."""
-    deploy = Path(__file__).with_name("plan_deploy.py")
     with tempfile.TemporaryDirectory() as folder:
         target = Path(folder) / "plan.json"
         # --json: no questions about hosts that fail.
-        words = [sys.executable, "-m", "pyinfra", inventory, str(deploy), "--dry", "--json"]
+        words = [
+            sys.executable,
+            "-m",
+            "pyinfra",
+            inventory,
+            str(Path(__file__).parent / deploy),
+            "--dry",
+            "--json",
+        ]
         words += [word for name in limit for word in ("--limit", name)]
         words += [word for pair in (*data, f"report={target}") for word in ("--data", pair)]
         done = subprocess.run(
             words,
-            env=os.environ | {"PYINFRA_PROGRESS": "off"},
+            env=os.environ | {"PYINFRA_PROGRESS": "off", **variables},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,

@@ -102,6 +102,7 @@ def _read(sections: dict[str, list[str]]) -> Probe:
         served=_folders(sections["engine"], "served"),
         restart_pending="restart pending" in sections["engine"],
         mirror_restart_pending="mirror restart pending" in sections["engine"],
+        sent="bundle sent" in sections["engine"],
         files={path: digest for digest, path in _pairs(sections["files"])},
         models=_models(sections["models"]),
         engine_version=next((item["version"] for item in api if "version" in item), None),

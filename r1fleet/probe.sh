@@ -48,6 +48,7 @@ models() {
     r1fleet-mirror.service nvidia-fabricmanager.service \
     -p Id,LoadState,ActiveState,SubState,Result,InvocationID,UnitFileState,NeedDaemonReload
   echo "@@engine"; [ -e /run/r1fleet/restart ] && echo "restart pending"
+  [ -e /var/lib/r1fleet/bundle ] && echo "bundle sent"
   [ -e /run/r1fleet/mirror-restart ] && echo "mirror restart pending"
   readlink /opt/ollama/current; echo "versions" /opt/ollama/*/
   echo "served" /var/lib/r1fleet/served/*/

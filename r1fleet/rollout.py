@@ -14,6 +14,7 @@ from pyinfra.api import FunctionCommand, operation
 
 from r1fleet import decide, handover, outcome, paths, sticky, tags
 from r1fleet.alias import wanted as alias
+from r1fleet.bundle import contents, needs, send
 from r1fleet.drain import drain
 from r1fleet.driver import install as driver
 from r1fleet.driver.health import warnings as driver_warnings
@@ -84,7 +85,7 @@ def _stages(run: HostRun) -> Commands:
     if driver_plan.action in ("none", "skip"):
         yield from _size(run, probe)  # a host that nothing fits is refused before any change
     yield from _compare(run, probe)
-    yield from engine.tools._inner(probe, settings.proxies)
+    yield from engine.tools._inner(probe, settings.proxies, settings.bundle)
     if driver_plan.commands:
         yield from _early_pull(run, probe)
     probe = yield from _driver(run, probe, driver_plan)
@@ -171,6 +172,10 @@ def _checked(run: HostRun) -> Generator[FunctionCommand, None, Probe]:
     plan = plan_driver(run.probe, run.settings)
     if plan.action == "refuse":
         yield fail("driver", plan.reason, plan.fix, shows=plan.commands)
+    if run.settings.bundle:
+        lines = needs.lacking(contents.read(run.settings.bundle), run.settings, run.probe, plan)
+        if text := ", ".join(lines):
+            yield fail("bundle", f"it lacks {text}", needs.FIX)
     return run.probe
 
 
@@ -225,6 +230,8 @@ def _tidy(
 ) -> Commands:
     """What may go once all is proven; then an unwanted fetch ends, too."""
     settings = run.settings
+    if probe.sent:
+        yield send.forget()
     if old := move.former(probe.state, settings.ollama_models):
         yield from move.leave._inner(old, settings.ollama_models)
     if settings.prune == "all":

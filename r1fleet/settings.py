@@ -18,9 +18,9 @@ from pydantic import (
 from r1fleet import lock
 from r1fleet import settings_check as check
 from r1fleet.settings_alias import AliasSettings
+from r1fleet.settings_bundle import BundleSettings
 from r1fleet.settings_check import Bad
 from r1fleet.settings_engine import Context, Line, Natural
-from r1fleet.settings_mirror import MirrorSettings
 from r1fleet.settings_model import ModelSettings
 from r1fleet.settings_rollout import RolloutSettings, disagreements
 from r1fleet.settings_text import belongs_to_pyinfra, error_lines, group_data, merged
@@ -38,7 +38,7 @@ class SettingsError(ValueError):
         self.lines = lines
 
 
-class Settings(ModelSettings, AliasSettings, RolloutSettings, MirrorSettings):
+class Settings(ModelSettings, AliasSettings, RolloutSettings, BundleSettings):
     """The settings of one host. Flat, because pyinfra looks keys up whole and never merges."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
@@ -51,6 +51,7 @@ class Settings(ModelSettings, AliasSettings, RolloutSettings, MirrorSettings):
         "rollout_canary": "The rollout: who goes first, when it stops, who is left alone",
         "alias": "The name that clients ask for, and changes of what serves it",
         "serve": "A cache on the LAN, where the inventory has a group mirror (docs/mirror.md)",
+        "bundle": "Without internet (docs/bundle.md)",
         "model": "The model and its size",
         "registry_url": "Where models come from",
         "smoke_prompt": "The proof",

@@ -63,7 +63,7 @@ def fabric(wanted: Wanted, probe: Probe) -> tuple[str, ...]:
 def install(wanted: Wanted, probe: Probe, settings: Settings) -> tuple[str, ...]:
     """Every command that installs, changes or completes the driver, in order."""
     way = wanted.way
-    names = [*packages(wanted, probe), *_beside(wanted, probe)]
+    names = [*packages(wanted, probe), *beside(wanted, probe)]
     last = [f"{_OPTIONS[way.manager]} {' '.join(names)}"]
     if way.manager == "apt":
         return (*_apt(wanted, probe, settings), *last, *_finish(probe))
@@ -84,10 +84,10 @@ def _asks(wanted: Wanted, probe: Probe, words: tuple[str, ...]) -> list[str]:
 def _apt(wanted: Wanted, probe: Probe, settings: Settings) -> list[str]:
     way = wanted.way
     commands = ["finish_packages", "apt-get update", *_asks(wanted, probe, way.headers)]
-    if way.components:
+    if way.components and not settings.bundle:
         commands += [f"add_components {' '.join(way.components)}"]
     commands += _asks(wanted, probe, way.needs)
-    if way.keyring and "cuda-keyring" not in probe.packages:
+    if way.keyring and "cuda-keyring" not in probe.packages and not settings.bundle:
         commands += [*_keyring(wanted, settings), "apt-get update"]
     if way.pin:
         pins = [wanted.fill(name, probe) for name in way.pin]
@@ -121,7 +121,7 @@ def _repository_url(wanted: Wanted, settings: Settings) -> str:
     return f"{settings.driver_repository_url}/{wanted.way.repository}/{wanted.arch}"
 
 
-def _beside(wanted: Wanted, probe: Probe) -> list[str]:
+def beside(wanted: Wanted, probe: Probe) -> list[str]:
     """Parts of the installed driver that must come along to another version: desktop parts too."""
     old, planned = probe.driver.library, packages(wanted, probe)
     if wanted.way.manager != "apt" or not old or probe.driver.library_branch == wanted.branch:

@@ -7,11 +7,14 @@ from importlib import resources
 from pyinfra.api import FunctionCommand, operation
 
 from r1fleet import paths
+from r1fleet.bundle import needs, send
+from r1fleet.bundle import packages as from_bundle
 from r1fleet.driver import strangers
 from r1fleet.driver.health import fault
 from r1fleet.driver.plan import DriverPlan, blocked, is_part, only_holds
 from r1fleet.driver.reboot import own_boot_id, reboot
 from r1fleet.driver.turns import take_turn
+from r1fleet.engine.install import send_packages
 from r1fleet.hostfacts import Probe
 from r1fleet.longstep import RUN_DIR, long_step
 from r1fleet.managed import ManagedFile, write
@@ -105,6 +108,9 @@ def install(probe: Probe, plan: DriverPlan, settings: Settings) -> Commands:
     yield from write("driver", differing)
     if plan.commands:
         yield _record(probe, settings)
+        if settings.bundle and not only_holds(plan):
+            names = tuple(sorted(needs.driver_names(settings, probe, plan)))
+            yield send_packages("driver", probe, settings.bundle, names)
         yield long_step(
             "driver",
             plan.title,
@@ -250,7 +256,11 @@ def _record(probe: Probe, settings: Settings) -> FunctionCommand:
 
 
 def _script(plan: DriverPlan, settings: Settings) -> str:
-    head = export(settings.proxies) + assign({"OUT": f"{RUN_DIR}/{UNIT}.out"})
+    values = {"OUT": f"{RUN_DIR}/{UNIT}.out", "STAGED": send.PACKAGES_DIR}
+    head = export(settings.proxies) + assign(values)
     home = resources.files("r1fleet.driver")
+    begin = head + (home / "install.sh").read_text(encoding="ascii")
     lines = [assign({"now": command}) + command for command in plan.commands]
-    return "\n".join([head + (home / "install.sh").read_text(encoding="ascii"), *lines, ""])
+    if settings.bundle and not only_holds(plan):
+        lines = [from_bundle.ALSO_FROM_BUNDLE, *lines, from_bundle.DONE]
+    return "\n".join([begin, *lines, ""])

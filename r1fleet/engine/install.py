@@ -7,6 +7,8 @@ from importlib import resources
 from pyinfra.api import FunctionCommand, operation
 
 from r1fleet import paths
+from r1fleet.bundle import packages as from_bundle
+from r1fleet.bundle import send
 from r1fleet.drain import drain
 from r1fleet.engine.wanted import Archive, EngineWanted, PreloadWanted
 from r1fleet.hostfacts import Probe
@@ -62,23 +64,29 @@ rm -f "$MARK"
 
 
 @operation()
-def tools(probe: Probe, proxies: Mapping[str, str]) -> Commands:
+def tools(probe: Probe, proxies: Mapping[str, str], bundle: str | None = None) -> Commands:
     """Install the programs that the later stages download and unpack with.
 
     + probe: the host as it is
     + proxies: variables such as https_proxy for the package manager
+    + bundle: the bundle on this machine that has the packages, in place of the host's sources
     """
     missing = sorted(package for tool, package in TOOLS.items() if tool not in probe.tools)
     if not missing:
         return
     if "apt-get" not in probe.tools:
         yield fail("tools", f"{', '.join(missing)} are missing", "install them, then run again")
+    begin, end = export(proxies), ""
+    if bundle:
+        yield send_packages("tools", probe, bundle, tuple(missing))
+        begin = assign({"STAGED": send.PACKAGES_DIR}) + from_bundle.FROM_BUNDLE
+        end = f"\n{from_bundle.DONE}"
     yield long_step(
         "tools",
         f"installs {', '.join(missing)}",
         "r1fleet-tools",
-        export(proxies) + _INSTALL_TOOLS + "  " + " ".join(missing),
-        "check the host's apt sources, then run again",
+        begin + _INSTALL_TOOLS + "  " + " ".join(missing) + end,
+        "run again" if bundle else "check the host's apt sources, then run again",
         change=f"packages {', '.join(missing)}",
     )
 
@@ -117,9 +125,12 @@ def fetch(probe: Probe, archive: Archive, proxies: Mapping[str, str]) -> Command
     + proxies: variables such as https_proxy for the download
     """
     if archive.key not in probe.engine_versions:
+        if archive.bundle:
+            title = f"takes Ollama {archive.version} from the bundle"
+            yield send.engine("engine", title, archive.bundle, archive.version, probe.arch)
         yield long_step(
             "engine",
-            f"downloads and checks Ollama {archive.version}",
+            f"{'unpacks' if archive.bundle else 'downloads and checks'} Ollama {archive.version}",
             "r1fleet-engine",
             _install_script(archive, proxies),
             "the host keeps what it had; check engine_url, engine_sha256 and free space in /opt",
@@ -208,6 +219,13 @@ def preload(probe: Probe, wanted: PreloadWanted, again: bool = False) -> Command
         )
 
 
+def send_packages(stage: str, probe: Probe, bundle: str, names: tuple[str, ...]) -> FunctionCommand:
+    """A step that sends what the host lacks of these packages and all that they need."""
+    release = f"{probe.distro} {probe.distro_version}"
+    title = f"takes {', '.join(names)} from the bundle"
+    return send.packages(stage, title, bundle, release, probe.arch, names)
+
+
 def _mark() -> FunctionCommand:
     """Note on the host that what runs there reads other files than it was started with."""
     folder = paths.RESTART_MARK.rpartition("/")[0]
@@ -228,6 +246,7 @@ def _install_script(archive: Archive, proxies: Mapping[str, str]) -> str:
             "ROCM_URL": archive.rocm_url or "",
             "MIRROR": archive.mirror or "",
             "SOURCE": archive.source or "",
+            "STAGED": send.ENGINE_DIR if archive.bundle else "",
             "ROOT": paths.ENGINE_ROOT,
             "KEY": archive.key,
         }

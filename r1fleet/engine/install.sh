@@ -1,14 +1,17 @@
 # Puts one version of the engine beside the others. Variables: URL, SHA256 (may be empty: the
 # line of sha256sum.txt beside the archive decides), ROCM_URL (may be empty: a second archive, laid
 # over the first), MIRROR and SOURCE (what the URLs begin with at a mirror and at its source; where
-# there is no way to the source, SOURCE is empty), ROOT, KEY. Nothing half-done is ever live: work happens under a temporary name,
+# there is no way to the source, SOURCE is empty), ROOT, KEY, STAGED (may be empty: a folder with
+# what the URLs name, sent from a bundle and of no use later). Nothing half-done is ever live: work happens under a temporary name,
 # then one rename.
 set -eu
 work=$ROOT/.new-$KEY
 why() { echo "$1" >&2; exit 1; }
 get() { curl -fsSL --retry 3 --retry-delay 2 --connect-timeout 15 --speed-limit 1000 --speed-time 60 "$@"; }
 
-[ -x "$ROOT/$KEY/bin/ollama" ] && exit 0
+sent_is_used() { [ -z "${STAGED-}" ] || { rm -rf "$STAGED"; rmdir "${STAGED%/*}" 2>/dev/null || :; }; }
+
+if [ -x "$ROOT/$KEY/bin/ollama" ]; then sent_is_used; exit 0; fi
 for tool in curl tar zstd; do
   command -v $tool >/dev/null || why "the program $tool is missing"
 done
@@ -54,3 +57,4 @@ unpack "$URL" "$SHA256"
 sync -f "$work"
 rm -rf "${ROOT:?}/$KEY"
 mv "$work/tree" "$ROOT/$KEY"
+sent_is_used

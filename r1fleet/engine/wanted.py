@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from r1fleet import paths
 from r1fleet.hostfacts import Probe
@@ -23,6 +23,7 @@ class Archive:
     + rocm_url: a second archive, unpacked over the first; for AMD's cards
     + mirror: what the URLs begin with where they lead to a mirror; `source` is then what they
       would begin with at the source, if it may be asked
+    + bundle: the bundle here that it is sent from; the URLs are then of files on the host
     """
 
     version: str
@@ -31,6 +32,7 @@ class Archive:
     rocm_url: str | None = None
     mirror: str | None = None
     source: str | None = None
+    bundle: str | None = None
 
     @property
     def key(self) -> str:
@@ -73,6 +75,17 @@ def archive(settings: Settings, arch: str, *, rocm: bool = False) -> Archive:
 def archive_for(settings: Settings, choice: Choice, probe: Probe) -> Archive:
     """The archive of a host for a chosen size."""
     return archive(settings, probe.arch, rocm=bool(probe.rocm) and choice.placement != "cpu")
+
+
+def packed(found: Archive, settings: Settings) -> Archive:
+    """The same archive, as it lies on the host once it was sent from the bundle."""
+    there = f"file://{paths.BUNDLE_DIR}/engine"
+    return replace(
+        found,
+        url=f"{there}/{found.url.rpartition('/')[2]}",
+        rocm_url=found.rocm_url and f"{there}/{found.rocm_url.rpartition('/')[2]}",
+        bundle=settings.bundle,
+    )
 
 
 def engine(settings: Settings, choice: Choice, probe: Probe) -> EngineWanted:

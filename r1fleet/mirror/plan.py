@@ -67,6 +67,11 @@ def join(
 
 def _faults(name: str, own: Settings) -> list[str]:
     found = []
+    if own.bundle:
+        found.append(
+            f"{name}: bundle: a mirror has nothing to fetch with one; leave it out, or take the"
+            " host out of the group mirror"
+        )
     if own.https_proxy:
         found.append(
             f"{name}: https_proxy: a mirror cannot fetch through a proxy; take the host out of"

@@ -56,7 +56,9 @@ class Source:
         return replace(want, registry_url=self.models, fallback_url=source, mirrored=True)
 
     def archive(self, found: Archive, settings: Settings) -> Archive:
-        """The same archive, through the mirror."""
+        """The same archive, through the mirror or from the bundle."""
+        if settings.bundle:
+            return wanted.packed(found, settings)
         if self.engine is None:
             return found
         base, there = settings.engine_url, self.engine + ENGINE
@@ -81,6 +83,8 @@ def settle(run: "HostRun", probe: Probe, choice: Choice) -> Commands:
     + choice: the size that it shall serve
     """
     url = run.settings.mirror_url
+    if run.settings.bundle:
+        return
     if url and not run.source.settled and lacks(run.settings, probe, choice):
         yield ask("mirror", f"asks the mirror {url}", run)
 
@@ -89,10 +93,11 @@ def lacks(settings: Settings, probe: Probe, choice: Choice) -> bool:
     """Whether something of engine and models has to be fetched for a choice."""
     wants = (decide.model_wanted(settings, choice), *decide.extras_wanted(settings, choice))
     archive = wanted.archive_for(settings, choice, probe)
-    return archive.key not in probe.engine_versions or not all(_has(probe, one) for one in wants)
+    return archive.key not in probe.engine_versions or not all(has(probe, one) for one in wants)
 
 
-def _has(probe: Probe, want: ModelWanted) -> bool:
+def has(probe: Probe, want: ModelWanted) -> bool:
+    """Whether the host has a model whole, by its records."""
     digest = manifests.accepted_digest(want, probe.models)
     known = manifests.recorded(probe.state, want.name, digest) if digest else None
     return known is not None and not manifests.missing(known, probe.models.blobs)

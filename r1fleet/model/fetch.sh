@@ -38,7 +38,7 @@ while read -r key value; do
     insecure) insecure=$value ;;
     engine) engine=$value ;;
     deep) deep=$value ;;       # yes: blobs that are there are checked by their sum, too
-    from) from=$value ;;       # where a blob lies that is in no registry
+    from) from=$value ;;       # where a blob lies that is in no registry; `bundle`: all are sent
   esac
 done 2>/dev/null <"$job/job"
 stage=${models-}/.r1fleet-staging
@@ -212,7 +212,10 @@ download_whole() {
 fetch_blob() {
   file=$stage/$hex
   [ ! -e "$job/sent-$hex" ] || cp "$job/sent-$hex" "$file" || fail "cannot write to $stage"
-  [ ! -e "$models/.r1fleet-upload/$hex" ] || mv -f "$models/.r1fleet-upload/$hex" "$file"
+  [ ! -e "$models/.r1fleet-upload/$hex" ] || {
+    mv -f "$models/.r1fleet-upload/$hex" "$file"
+    rm -f "$file.aria2"
+  }
   blob_url=${from:-$url/blobs/sha256:$hex}
   # aria2's map of a sparse file means nothing to curl.
   if [ -z "$aria2" ] && [ -e "$file.aria2" ]; then rm -f "$file" "$file.aria2"; fi
@@ -220,6 +223,8 @@ fetch_blob() {
   resumed=
   [ ! -e "$file" ] || resumed=yes
   while :; do
+    # The run sends it and begins anew.
+    [ "$from" != bundle ] || complete || fail "not sent yet: $hex"
     put downloading
     download_whole
     ! has_sum "$file" "$hex" || break

@@ -30,6 +30,7 @@ def lines(want: ModelWanted, manifest: ModelManifest, *, deep: bool = False) -> 
         f"engine {want.engine_url.rstrip('/')}",
         f"deep {'yes' if deep else 'no'}",
         *(f"from {url}" for url in _file_urls(want)),
+        *(["from bundle"] if want.bundle else []),
         *(f"blob {blob.hex} {blob.size_bytes}" for blob in manifest.blobs),
     ]
     return "".join(f"{line}\n" for line in found)

@@ -75,6 +75,7 @@ class ModelWanted:
     + source: a GGUF file that the model is made of, in place of a registry
     + mirrored: registry_url is a mirror's, and fallback_url the source behind it, if that may be
       asked where the mirror fails
+    + bundle: the bundle on this machine that it is sent from, in place of a registry
 
     Raises ValueError for anything that is not safe in a path, a URL or a script.
     """
@@ -93,6 +94,7 @@ class ModelWanted:
     source: ModelSource | None = None
     mirrored: bool = False
     fallback_url: str | None = None
+    bundle: str | None = None
 
     def __post_init__(self) -> None:
         sound = {
@@ -121,7 +123,7 @@ class ModelWanted:
     @property
     def by_engine(self) -> bool:
         """Whether the running engine is needed to bring it."""
-        return self.via == "api" and self.source is None
+        return self.via == "api" and self.source is None and self.bundle is None
 
     @property
     def path(self) -> str:

@@ -6,7 +6,7 @@ later run re-attaches to it. Both share a `Pull`, which tells what was installed
 """
 
 import time
-from collections.abc import Generator
+from collections.abc import Generator, Iterable
 from dataclasses import dataclass, field
 
 from pyinfra.api import FunctionCommand, Host, operation
@@ -16,6 +16,7 @@ from r1fleet.hostfacts import ModelStore, Probe
 from r1fleet.model import manifest as manifests
 from r1fleet.model import sources, unit
 from r1fleet.model.manifest import (
+    Blob,
     ManifestError,
     ModelManifest,
     ModelWanted,
@@ -43,6 +44,7 @@ class Pull:
     raw: bytes = b""  # the manifest of what is coming, as served
     store: ModelStore = field(default_factory=ModelStore)
     begun: bool = False  # `start` has seen to it
+    sent_again: set[str] = field(default_factory=set)  # blobs that a bundle sent once more
     placed: bool = False  # this run put files in place: what was proven before is no proof
 
     @property
@@ -60,6 +62,16 @@ class Pull:
         warn(host, f"the mirror failed: {why}; {self.want.name} comes from the source")
         return True
 
+    def sends(self, host: Host, stage: str, why: str) -> bool:
+        """Send a blob of the bundle that only the host's own check found to be lacking."""
+        lacks = why.removeprefix("not sent yet: ")
+        if self.want.bundle is None or lacks == why or lacks in self.sent_again:
+            return False
+        self.sent_again.add(lacks)
+        sources.check_blob(self.want, lacks)
+        sources.upload_blob(host, stage, self.want, lacks)
+        return True
+
     @property
     def go_on(self) -> str:
         """What to do after a failure."""
@@ -75,7 +87,7 @@ def check(want: ModelWanted, probe: Probe) -> Commands:
     + want: the model
     + probe: the host as it is
     """
-    wanted = want.digest and want.source is None and "curl" in probe.tools
+    wanted = want.digest and not (want.source or want.bundle) and "curl" in probe.tools
     if wanted and accepted_digest(want, probe.models) is None:
         yield compare(LOOKING, f"compares the digest of {want.name}", want)
 
@@ -150,14 +162,10 @@ def begin(host: Host, stage: str, title: str, pull: Pull) -> None:
     accepted = accepted_digest(want, pull.store)
     seen = unit.look(host, want, held=accepted is not None)
     held = _held(want, seen, accepted)
-    whole = held is not None and not manifests.missing(held, pull.store.blobs)
-    if held and whole:
+    if held and not manifests.missing(held, pull.store.blobs):
         pull.coming, pull.raw = held, seen.manifest
-    elif want.source:
-        pull.raw = sources.manifest(host, want)
-        pull.coming = manifests.parse(pull.raw)
     else:
-        pull.coming, pull.raw = _from_registry(host, pull)
+        pull.coming, pull.raw = _coming(host, pull)
         want = pull.want
     if seen.running:
         if (seen.digest, seen.models) == (pull.coming.digest, want.models_dir):
@@ -176,11 +184,32 @@ def begin(host: Host, stage: str, title: str, pull: Pull) -> None:
         say(host, stage, f"fetches {want.name} {_short(pull.coming.digest)}, {human(to_come)}")
     else:
         say(host, stage, f"finds {want.name} {_short(pull.coming.digest)} there, checks its sums")
-    if want.source and want.source.digest in {blob.digest for blob in lacking}:
-        sources.upload(host, stage, want)
+    _send(host, stage, want, lacking, seen)
     unit.launch(host, want, pull.coming, pull.raw, deep=deep)
     if to_come:
         _note_ours(host, want.name, pull.coming)
+
+
+def _coming(host: Host, pull: Pull) -> tuple[ModelManifest, bytes]:
+    """What is to come, and its manifest's bytes."""
+    want = pull.want
+    if want.source is None and want.bundle is None:
+        return _from_registry(host, pull)
+    raw = sources.manifest(host, want) if want.source else sources.packed_manifest(want)
+    coming = manifests.parse(raw)
+    _check_digest(host, want, coming)
+    return coming, raw
+
+
+def _send(
+    host: Host, stage: str, want: ModelWanted, lacking: Iterable[Blob], seen: unit.Seen
+) -> None:
+    """What comes from the laptop: a file, or blobs of a bundle."""
+    for blob in lacking:
+        if want.source and want.source.digest == blob.digest:
+            sources.upload(host, stage, want)
+        if want.bundle and seen.staged.get(blob.hex, 0) < blob.size_bytes:
+            sources.upload_blob(host, stage, want, blob.hex)
 
 
 def _from_registry(host: Host, pull: Pull) -> tuple[ModelManifest, bytes]:
@@ -215,6 +244,9 @@ def follow(host: Host, stage: str, title: str, pull: Pull) -> None:
             if status.state == "complete":
                 break
             if status.state in ("failed", "stopped"):
+                if status.state == "failed" and pull.sends(host, stage, status.reason):
+                    unit.launch(host, pull.want, pull.coming, pull.raw, deep=True)
+                    continue
                 if status.state == "failed" and pull.to_source(host, status.reason):
                     unit.launch(host, pull.want, pull.coming, pull.raw, deep=True)
                     continue

@@ -20,7 +20,8 @@ ASK_DIR = "/run/r1fleet-pull-ask"  # in memory: asking the registry writes nothi
 _LOOK = f"""
 echo "unit $(systemctl is-active {paths.PULL_UNIT})"
 cat {RUN_DIR}/status 2>/dev/null
-stat -c "staged %b %s %n" "$R1_STAGED"/$R1_PATTERN "$R1_SENT" 2>/dev/null
+stat -c "staged %b %s %n" "$R1_STAGED"/$R1_PATTERN \\
+  ${{R1_SENT:+"$R1_SENT"/$R1_SENT_NAMES}} 2>/dev/null
 d=$R1_MODELS
 while [ ! -d "$d" ]; do d=$(dirname "$d"); done
 df -Pk "$d" | awk 'END {{ print "disk", $2, $4 }}'
@@ -188,7 +189,8 @@ def look(host: Host, want: ModelWanted, *, held: bool) -> Seen:
         "R1_MODELS": want.models_dir,
         "R1_STAGED": f"{want.models_dir}/{'blobs' if api else STAGING}",
         "R1_PATTERN": "*-partial" if api else "*",
-        "R1_SENT": f"{want.models_dir}/{job.UPLOADS}/{want.source.sha256}" if want.source else "",
+        "R1_SENT": f"{want.models_dir}/{job.UPLOADS}" if want.source or want.bundle else "",
+        "R1_SENT_NAMES": want.source.sha256 if want.source else "*",
         "R1_HELD": f"{want.models_dir}/manifests/{want.manifest_path}" if held else "",
     }
     return read(run(host, assign(values) + _LOOK))

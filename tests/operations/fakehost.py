@@ -46,6 +46,7 @@ class FakeHost:
     print_prefix: str = ""
     current_op_global_arguments: dict[str, Any] = field(default_factory=dict)
     scripts: list[str] = field(default_factory=list)
+    connector: Any = None
 
     def __post_init__(self) -> None:
         for tool, text in (("systemd-run", SYSTEMD_RUN), ("systemctl", SYSTEMCTL)):
