@@ -40,7 +40,8 @@ DEBIAN_FRONTEND=noninteractive apt-get -qq purge -y nginx nginx-common >/dev/nul
 """
 # The alias and a former tag's side name hold the same files: these stay as long as one is there.
 FORGET = """curl -sS 127.0.0.1:11434/api/tags |
-  grep -o '"name":"deepseek-r1:[^"]*' | cut -d'"' -f4 | grep -E ':(1.5b|fleet)' | while read -r model; do
+  grep -o '"name":"deepseek-r1:[^"]*' | cut -d'"' -f4 |
+  grep -E ':(1.5b|fleet)' | while read -r model; do
     curl -sS -X DELETE 127.0.0.1:11434/api/delete -d '{"model": "'$model'"}'
   done"""
 
