@@ -18,6 +18,7 @@ from pathlib import Path
 from pyinfra.api import FactBase
 
 from r1fleet.bundle import fetch
+from r1fleet.bundle.contents import field
 from r1fleet.bundle.fetch import PackError
 from r1fleet.bundle.needs import DriverPackages
 
@@ -99,10 +100,28 @@ class Apt:
             for path in self.root.glob("*.deb"):
                 self._unpack(path)
 
+    def offer(self, folder: Path, entries: Iterable[str]) -> None:
+        """Packages of a former bundle, by their entries of its index: apt takes those that are
+        still right, by their sums, and fetches the others."""
+        for entry in entries:
+            words = [field(entry, key) for key in ("Package", "Version", "Architecture")]
+            name = "_".join(words).replace(":", "%3a") + ".deb"
+            there = folder / field(entry, "Filename")
+            if there.is_file():
+                shutil.copy(there, self.root / "var/cache/apt/archives" / name)
+
     def download(self, names: Iterable[str]) -> list[Path]:
         """The packages with all that they depend on. Raises PackError."""
         self._run("apt-get", "install", "--download-only", "--no-install-recommends", *names)
-        return sorted((self.root / "var/cache/apt/archives").glob("*.deb"))
+        wanted = self._wanted(names)
+        archives = (self.root / "var/cache/apt/archives").glob("*.deb")
+        return sorted(path for path in archives if path.name in wanted)
+
+    def _wanted(self, names: Iterable[str]) -> set[str]:
+        """The file names of what apt has now for these packages: what was offered may be more."""
+        told = self._run("apt-get", "install", "--simulate", "--no-install-recommends", *names)
+        found = re.findall(r"^Inst (\S+) (?:\[[^\]]*\] )?\((\S+) .*\[(\w+)\]", told, re.MULTILINE)
+        return {"_".join(words).replace(":", "%3a") + ".deb" for words in found}
 
     def _source_files(self) -> Iterable[Path]:
         listed = self.root / "etc/apt/sources.list"
@@ -116,7 +135,7 @@ class Apt:
     def _unpack(self, package: Path) -> None:
         self._run("dpkg-deb", "-x", str(package), str(self.root))
 
-    def _run(self, *words: str) -> None:
+    def _run(self, *words: str) -> str:
         done = subprocess.run(
             words,
             cwd=self.root,
@@ -132,6 +151,7 @@ class Apt:
             ]
             why = lines[0] if lines else done.stderr.strip().rpartition("\n")[2]
             raise PackError(f"packages: {' '.join(words[:2])}: {why}; check the host's apt sources")
+        return done.stdout
 
 
 def own_sources(text: str, root: str, components: Iterable[str]) -> str:

@@ -196,16 +196,14 @@ class Maker:
         home = f"packages/{release.replace(' ', '-')}-{arch}"
         (self.folder / home).mkdir(parents=True, exist_ok=True)
         index = self.folder / home / "Packages"
+        before = list(stanzas(index.read_text())) if index.exists() else []
         first = not any(row["index"] == f"{home}/Packages" for row in self.packages)
-        known = (
-            {}
-            if first
-            else {field_of(part, "Filename"): part for part in stanzas(index.read_text())}
-        )
+        known = {} if first else {field_of(part, "Filename"): part for part in before}
         files = []
         with tempfile.TemporaryDirectory(prefix="r1fleet-bundle-") as scratch:
             apt = Apt(Path(scratch), arch, host["apt"])
             apt.add(driver)
+            apt.offer(self.folder / home, before)
             for package in apt.download(names):
                 name = plain_name(package.name)
                 files.append(f"{home}/{name}")

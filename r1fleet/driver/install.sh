@@ -4,7 +4,7 @@
 set -eu
 export DEBIAN_FRONTEND=noninteractive
 now=
-trap 'code=$?; [ $code = 0 ] || echo "$now: $(tail -n 1 "$OUT")"' EXIT
+trap 'code=$?; rm -f "${conf-}"; [ $code = 0 ] || echo "$now: $(tail -n 1 "$OUT")"' EXIT
 
 conf=$(mktemp)
 cat >"$conf" <<END

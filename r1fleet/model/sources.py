@@ -103,7 +103,8 @@ def send_file(host: Host, stage: str, what: str, path: Path, target: str, there:
 def _send(host: Host, stage: str, client: Any, path: Path, target: str, start: int) -> None:
     size = path.stat().st_size
     if size >= TELL_FROM_BYTES:
-        say(host, stage, f"sends {path.name[:19]}, {human(size - start)}")
+        name = path.name if len(path.name) < 64 else path.name[:12]  # a blob's is its digest
+        say(host, stage, f"sends {name}, {human(size - start)}")
     with client.open_sftp() as sftp, path.open("rb") as file, sftp.open(target, "ab") as there:
         file.seek(start)
         there.set_pipelined(True)

@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 
 from tests.lab.conftest import BIN, ROOT, Lab, Run
-from tests.lab.test_driver import PURGE
 from tests.lab.test_mirror import Crossing
 
 pytestmark = pytest.mark.lab
@@ -23,21 +22,29 @@ PLACES = (
 )
 BARE = f"""
 systemctl disable -q --now r1fleet-preload ollama
-{PURGE}
-DEBIAN_FRONTEND=noninteractive apt-get -qq purge -y --auto-remove aria2 zstd dkms \
-  'linux-headers-*' >/dev/null
-rm -rf {PLACES}
+systemctl stop nvidia-persistenced
+rmmod nvidia_uvm nvidia
+export DEBIAN_FRONTEND=noninteractive
+dpkg-query -W -f '${{Package}}\\n' |
+  grep -E 'nvidia|^(libcuda1|cuda-keyring|aria2|zstd|dkms|linux-headers-.*)$' |
+  xargs apt-get -qq purge -y --auto-remove >/dev/null
+rm -rf {PLACES} /etc/modprobe.d/r1fleet-nvidia.conf
 systemctl daemon-reload
 userdel ollama
-! command -v aria2c && ! command -v zstd && ! command -v nvidia-smi && ! [ -e /opt/ollama ]
+! command -v aria2c && ! command -v zstd && ! command -v nvidia-smi && ! [ -e /sys/module/nvidia ]
 """
 # Nothing leaves the host but SSH's answers: every other way fails at once.
 CUT = """
-ip rule add pref 100 ipproto tcp sport 22 lookup main
+ip rule add pref 100 ipproto 6 sport 22 lookup main || exit 1
 ip rule add pref 101 to 198.18.0.0/15 unreachable
 ! curl -s -m 5 -o /dev/null "$1"
 """
 UNCUT = "ip rule del pref 100; ip rule del pref 101"
+# What a driver from NVIDIA's repository has brought along, and one from a bundle has not.
+KEYRING = """
+curl -fsS -o /run/keyring.deb "$1/debian$(cut -d. -f1 /etc/debian_version)/x86_64/$2" &&
+  dpkg -i /run/keyring.deb >/dev/null && apt-get -qq update
+"""
 LIMITS = [word for host in HOSTS for word in ("--limit", host)]
 
 
@@ -56,6 +63,8 @@ def bundle(lab: Lab, served: Run, tmp_path_factory: pytest.TempPathFactory) -> I
     finally:
         for host in HOSTS:
             lab.on(host, UNCUT, ok=False)
+            url = f"{lab.state.driver_repository_url} cuda-keyring_1.1-1_all.deb"
+            lab.on(host, f"set -- {url}\n{KEYRING}")
         assert lab.deploy().code == 0
 
 
@@ -69,7 +78,7 @@ def test_what_a_bundle_lacks_is_told_before_any_change(lab: Lab, bundle: Path) -
     assert run.code == 1
     for host in HOSTS:
         row = run.row(host)
-        assert row["verdict"] == "refused", run.output
+        assert (row["verdict"], row["changes"]) == ("failed", []), run.output
         assert (
             "nvidia-driver-pinning-595, the model deepseek-r1:1.5b; make it anew" in row["reason"]
         )

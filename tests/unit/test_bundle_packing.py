@@ -165,7 +165,7 @@ def add_package(repository: Path, name: str, depends: str = "", version: str = "
         f"Package: {name}\nVersion: {version}\nArchitecture: amd64\nMaintainer: t <t@x>\n{needs}"
         f"Description: {name}\n"
     )
-    package = repository / f"{name}_1.0_amd64.deb"
+    package = repository / f"{name}_{version.removeprefix('1:')}_amd64.deb"
     subprocess.run(["dpkg-deb", "-b", tree, package], check=True, capture_output=True)
     shutil.rmtree(tree)
     with (repository / "Packages").open("a") as index:
@@ -207,5 +207,17 @@ def test_packages_come_with_all_that_they_need(
     }
     assert "Version: 1:1.0\n" in bundle.index(small)
     assert "nvidia" not in bundle.index(small)
+    (repository / "zstd_1.0_amd64.deb").unlink()  # it is here, and not fetched again
+    add_package(repository, "curl", version="1:1.1")
+    again = make(tmp_path / "out", plain)
+    (only,) = again.contents.packages
+    assert [file.rpartition("/")[2] for file in only.files] == [
+        *("aria2_1.0_amd64.deb", "curl_1.1_amd64.deb", "libc6_1.0_amd64.deb"),
+        *("tar_1.0_amd64.deb", "zstd_1.0_amd64.deb"),
+    ]
+    folder = tmp_path / "out" / "packages" / "debian-12-x86_64"
+    assert {path.name for path in folder.glob("*.deb")} == {
+        file.rpartition("/")[2] for file in only.files
+    }
     with pytest.raises(PackError, match="packages: apt-get install: E: Unable to locate"):
         make(tmp_path / "out", {**carded, "driver": {**carded["driver"], "names": ["none"]}})
