@@ -10,7 +10,8 @@ demo: lab-up
 test: check lab-test
 
 check: venv
-	@scripts/need aria2c:aria2 curl:curl ssh:openssh-client
+	@scripts/need aria2c:aria2 curl:curl ssh:openssh-client nginx:nginx-light \
+	  update-ca-certificates:ca-certificates
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy

@@ -23,10 +23,8 @@ from r1fleet.mirror import plan
 from r1fleet.settings import Settings
 from tests.unit.registry import BIG, Registry, handler, serve, sha256
 
-NGINX = shutil.which("nginx", path="/usr/sbin:/usr/bin:/sbin:/bin")
+NGINX = shutil.which("nginx", path="/usr/sbin:/usr/bin:/sbin:/bin") or "nginx"
 BLOB = f"/v2/library/m/blobs/sha256:{sha256(BIG)}"
-
-pytestmark = pytest.mark.skipif(NGINX is None, reason="no nginx on this machine")
 
 
 @dataclass

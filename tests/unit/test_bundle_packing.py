@@ -184,7 +184,6 @@ def sources(url: str) -> dict[str, str]:
     return {"tar": base64.b64encode(packed.getvalue()).decode(), "proxies": proxies}
 
 
-@pytest.mark.skipif(not shutil.which("apt-get"), reason="packages are packed by apt")
 def test_packages_come_with_all_that_they_need(
     tmp_path: Path, registry: Registry, releases: str
 ) -> None:
