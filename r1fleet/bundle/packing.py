@@ -59,6 +59,8 @@ def needs_of(run: HostRun) -> dict[str, Any]:
     }
     if "apt-get" in probe.tools:
         found["apt"] = get_fact(run.host.state, run.host, AptSources, apply_failed_hosts=False)
+        if not found["apt"]:
+            left_out.append("packages: its apt sources could not be read")
     else:
         left_out.append("packages: only those of apt are packed")
     return found
@@ -85,7 +87,8 @@ class Maker:
         (self.folder / FILE).unlink(missing_ok=True)
         for host in hosts.values():
             self._engine(host["arch"], host["engine"])
-            login = authorization(*host["login"])
+            # A login is for the registry of the settings alone.
+            login = None if self.registry_url else authorization(*host["login"])
             for name, model in host["models"].items():
                 self._model(name, model, login)
         self._packages([host for host in hosts.values() if host.get("apt")])
