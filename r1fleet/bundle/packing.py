@@ -22,7 +22,7 @@ from r1fleet.engine.install import TOOLS
 from r1fleet.engine.wanted import ARCHIVE_ARCH
 from r1fleet.fleet import HostRun
 from r1fleet.lock_find import FindError, manifest, named
-from r1fleet.model.manifest import ManifestError, human, parse
+from r1fleet.model.manifest import ManifestError, ModelWanted, human, parse
 from r1fleet.settings_sources import authorization
 
 Say = Callable[[str], None]
@@ -149,12 +149,12 @@ class Maker:
             if model["pinned"] not in (None, self.models[name]["digest"]):
                 raise PackError(f"{name}: hosts pin different digests; make a bundle for each")
             return
-        raw = manifest(want, login)
+        raw = _served(want, login)
         try:
             found = parse(raw)
             if model["pinned"] and found.digest != model["pinned"]:
                 # The tag has moved; the registry may still have what is pinned.
-                raw = manifest(want, login, model["pinned"])
+                raw = _served(want, login, model["pinned"])
                 found = parse(raw)
         except ManifestError as error:
             raise PackError(f"{name}: {want.registry_url} served no manifest, {error}") from None
@@ -238,6 +238,14 @@ def _sum_of(url: str) -> str:
         if name.strip().lstrip("*").removeprefix("./") == file:
             return digest
     raise PackError(f"{home}/sha256sum.txt has no line for {file}; set engine_sha256")
+
+
+def _served(want: ModelWanted, login: str | None, digest: str | None = None) -> bytes:
+    try:
+        return manifest(want, login, digest)
+    except FindError as error:
+        do = "check registry_url and its login, or name another by --registry-url"
+        raise PackError(f"{str(error).rpartition('; ')[0]}; {do}") from None
 
 
 def _driver(data: Mapping[str, Any] | None) -> DriverPackages | None:
