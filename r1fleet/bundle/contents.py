@@ -70,6 +70,11 @@ class PackageSet(_Row):
     index: Inside
     files: tuple[Inside, ...]
 
+    @property
+    def has(self) -> set[str]:
+        """Every package of it: what a package there needs is there, too."""
+        return {*self.names, *(name.rpartition("/")[2].partition("_")[0] for name in self.files)}
+
 
 class Contents(_Row):
     """bundle.json."""
@@ -107,7 +112,7 @@ class Bundle:
         fitting = [
             row
             for row in self.contents.packages
-            if (row.release, row.arch) == (release, arch) and wanted <= set(row.names)
+            if (row.release, row.arch) == (release, arch) and wanted <= row.has
         ]
         return min(fitting, key=lambda row: len(row.files), default=None)
 

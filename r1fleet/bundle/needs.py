@@ -98,7 +98,7 @@ def lacking(bundle: Bundle, settings: Settings, probe: Probe, plan: DriverPlan) 
             yield "the driver from before (driver_rollback)"
     if names and bundle.package_set(release(probe), probe.arch, names) is None:
         sets = [row for row in bundle.contents.packages if row.release == release(probe)]
-        known = {name for row in sets if row.arch == probe.arch for name in row.names}
+        known = {name for row in sets if row.arch == probe.arch for name in row.has}
         what = ", ".join(sorted(names - known) or sorted(names))
         yield f"for {release(probe)} ({probe.arch}) the packages {what}"
     yield from _lacking_engine(bundle, settings, probe)

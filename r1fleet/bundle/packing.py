@@ -22,7 +22,7 @@ from r1fleet.engine.install import TOOLS
 from r1fleet.engine.wanted import ARCHIVE_ARCH
 from r1fleet.fleet import HostRun
 from r1fleet.lock_find import FindError, manifest, named
-from r1fleet.model.manifest import ManifestError, human, parse
+from r1fleet.model.manifest import ManifestError, ModelWanted, human, parse
 from r1fleet.settings_sources import authorization
 
 Say = Callable[[str], None]
@@ -59,6 +59,8 @@ def needs_of(run: HostRun) -> dict[str, Any]:
     }
     if "apt-get" in probe.tools:
         found["apt"] = get_fact(run.host.state, run.host, AptSources, apply_failed_hosts=False)
+        if not found["apt"]:
+            left_out.append("packages: its apt sources could not be read")
     else:
         left_out.append("packages: only those of apt are packed")
     return found
@@ -85,7 +87,8 @@ class Maker:
         (self.folder / FILE).unlink(missing_ok=True)
         for host in hosts.values():
             self._engine(host["arch"], host["engine"])
-            login = authorization(*host["login"])
+            # A login is for the registry of the settings alone.
+            login = None if self.registry_url else authorization(*host["login"])
             for name, model in host["models"].items():
                 self._model(name, model, login)
         self._packages([host for host in hosts.values() if host.get("apt")])
@@ -146,12 +149,12 @@ class Maker:
             if model["pinned"] not in (None, self.models[name]["digest"]):
                 raise PackError(f"{name}: hosts pin different digests; make a bundle for each")
             return
-        raw = manifest(want, login)
+        raw = _served(want, login)
         try:
             found = parse(raw)
             if model["pinned"] and found.digest != model["pinned"]:
                 # The tag has moved; the registry may still have what is pinned.
-                raw = manifest(want, login, model["pinned"])
+                raw = _served(want, login, model["pinned"])
                 found = parse(raw)
         except ManifestError as error:
             raise PackError(f"{name}: {want.registry_url} served no manifest, {error}") from None
@@ -235,6 +238,14 @@ def _sum_of(url: str) -> str:
         if name.strip().lstrip("*").removeprefix("./") == file:
             return digest
     raise PackError(f"{home}/sha256sum.txt has no line for {file}; set engine_sha256")
+
+
+def _served(want: ModelWanted, login: str | None, digest: str | None = None) -> bytes:
+    try:
+        return manifest(want, login, digest)
+    except FindError as error:
+        do = "check registry_url and its login, or name another by --registry-url"
+        raise PackError(f"{str(error).rpartition('; ')[0]}; {do}") from None
 
 
 def _driver(data: Mapping[str, Any] | None) -> DriverPackages | None:

@@ -2,8 +2,8 @@
 # line of sha256sum.txt beside the archive decides), ROCM_URL (may be empty: a second archive, laid
 # over the first), MIRROR and SOURCE (what the URLs begin with at a mirror and at its source; where
 # there is no way to the source, SOURCE is empty), ROOT, KEY, STAGED (may be empty: a folder with
-# what the URLs name, sent from a bundle and of no use later). Nothing half-done is ever live: work happens under a temporary name,
-# then one rename.
+# what the URLs name, sent from a bundle and of no use later). Nothing half-done is ever live: work
+# happens under a temporary name, then one rename.
 set -eu
 work=$ROOT/.new-$KEY
 why() { echo "$1" >&2; exit 1; }

@@ -251,7 +251,7 @@ place_blobs() {
 
 # What other jobs left behind would take the space that was counted as free.
 drop_strays() {
-  for file in "$stage"/*; do
+  for file in "$stage"/* "$models"/.r1fleet-upload/*; do
     [ -e "$file" ] || continue
     hex=${file##*/}
     grep -q "^blob ${hex%.aria2} " "$job/job" || rm -rf "$file"

@@ -39,6 +39,7 @@ def test_the_smallest_set_that_has_all_names_and_its_index(tmp_path: Path) -> No
     whole = bundle.package_set("debian 12", "x86_64", DRIVER)
     assert whole is not None
     assert all(f"Package: {name}\n" in bundle.index(whole) for name in DRIVER)
+    assert bundle.package_set("debian 12", "x86_64", ["libaria2-0"]) == small
     assert bundle.package_set("debian 13", "x86_64", ["aria2"]) is None
     assert bundle.package_set("debian 12", "aarch64", ["aria2"]) is None
     assert bundle.package_set("debian 12", "x86_64", ["nginx"]) is None

@@ -145,6 +145,12 @@ def test_what_is_not_as_it_should_be_makes_no_bundle(
     assert not (out / "bundle.json").exists()
 
 
+def test_a_registry_that_does_not_answer(tmp_path: Path, registry: Registry, releases: str) -> None:
+    models = {NAME: {"registry_url": "http://127.0.0.1:9", "pinned": None}}
+    with pytest.raises(PackError, match="refused>; check registry_url and its login, or name"):
+        make(tmp_path / "out", host(registry, releases, models=models))
+
+
 def test_a_pinned_digest_behind_a_moved_tag(
     tmp_path: Path, registry: Registry, releases: str
 ) -> None:

@@ -451,6 +451,22 @@ def test_a_file_that_was_sent_is_taken_from_there(site: Site) -> None:
     assert list(uploads.iterdir()) == []
 
 
+def test_from_a_bundle_nothing_is_fetched(site: Site, registry: Registry) -> None:
+    site.want = replace(site.want, bundle="/media/stick")
+    uploads = site.models / ".r1fleet-upload"
+    uploads.mkdir(parents=True)
+    (uploads / sha256(BIG)).write_bytes(BIG)
+    (uploads / sha256(b"of another model")).write_bytes(b"of another")
+    assert site.fetch().returncode == 1
+    assert site.status()["reason"] == f"not sent yet: {sha256(SMALL)}"
+    assert list(uploads.iterdir()) == []
+    (uploads / sha256(SMALL)).write_bytes(SMALL)
+    assert site.fetch().returncode == 0
+    assert site.blob(BIG).read_bytes() == BIG
+    assert site.blob(SMALL).read_bytes() == SMALL
+    assert registry.requests == []
+
+
 def test_a_file_with_another_checksum(site: Site) -> None:
     sourced(site, bytes(len(BIG)))
     assert site.fetch().returncode == 1
