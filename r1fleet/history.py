@@ -24,6 +24,7 @@ Verdict = Literal["changed", "failed", "rolled back"]
 Stand = dict[str, str | None]
 
 MOST_REASON = 500
+INTERRUPTED = "interrupted"
 INTERRUPTED_LIMIT_S = 5
 
 # The whole file anew, by one rename: a power cut leaves the old lines or all of them.
@@ -156,7 +157,7 @@ class Watch:
         same = after["settings"] in (None, self.before["settings"])  # None: nothing was made of it
         if verdict == "changed" and not found.changes and same:
             return ""
-        if found.stage == "lock" and not found.changes:
+        if found.stage == "lock" and not found.changes and reason != INTERRUPTED:
             return ""  # refused while nothing but digests was compared (model/pull.py)
         at = datetime.now(UTC).isoformat(timespec="seconds")
         return json.dumps(entry(origin(), at, self.before, after, found, verdict, reason))
@@ -176,7 +177,7 @@ def close(host: Host) -> None:
 def interrupted() -> None:
     """End for all hosts that this run holds, as far as their connections live."""
     lease.close()
-    ends = [gevent.spawn(_watches[name].end, "failed", "interrupted") for name in lease.mine()]
+    ends = [gevent.spawn(_watches[name].end, "failed", INTERRUPTED) for name in lease.mine()]
     gevent.joinall(ends, timeout=INTERRUPTED_LIMIT_S)
 
 

@@ -38,6 +38,8 @@ models() {
   echo "@@pci"; pci
   echo "@@amd"; amd
   echo "@@module"; module
+  # Before the GPUs' processes: a model that is being loaded is in neither or in both.
+  echo "@@api"; curl -s --noproxy '*' -m 5 -w '\n' "$R1_URL/api/version" "$R1_URL/api/ps"
   echo "@@gpus"; gpus "$R1_GPU" "$R1_HEALTH"
   echo "@@packages"; packages
   echo "@@tools"; for t in aria2c zstd curl tar apt-get systemd-run update-initramfs nginx; do
@@ -57,7 +59,6 @@ models() {
   do [ -e "$f" ] && echo "dropin $f"; done
   echo "@@files"; sha256sum $R1_FILES
   echo "@@models"; models
-  echo "@@api"; curl -s --noproxy '*' -m 5 -w '\n' "$R1_URL/api/version" "$R1_URL/api/ps"
   echo "@@state"; cat /var/lib/r1fleet/state.json
   echo
   echo "@@lease"; [ -e /var/lib/r1fleet/lease.json ] && {

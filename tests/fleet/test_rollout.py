@@ -86,7 +86,8 @@ def test_a_tag_with_a_wrong_answer_reaches_the_canary_alone(
         assert lab.on(host, UNTOUCHED) == ""
         assert lab.on(host, STANDS) == before[host]
     last = history(lab, CANARY)[-1]
-    assert (last["verdict"], last["to"]["model"]) == ("rolled back", NEW)
+    assert (last["verdict"], last["to"]["model"]) == ("rolled back", last["from"]["model"])
+    assert NEW in last["reason"]
 
     # Between the stop and what the operator does next: all serve the old one, all lack the new.
     for host, row in pending.items():
