@@ -51,12 +51,16 @@ last_words() { # of this very start: those of the one before may still be on the
     "_SYSTEMD_INVOCATION_ID=$(systemctl show -p InvocationID --value ollama.service)"
 }
 systemctl "$VERB" ollama.service || { last_words >&2; exit 1; }
+# A restart by hand does not set the count back: what ended before may have ended often.
+restarts() { systemctl show -p NRestarts --value ollama.service; }
+began=$(restarts)
 i=0
 until curl -fsS --noproxy "*" -m 5 -o /dev/null "$URL/api/version" 2>/dev/null; do
   i=$((i + 1))
   [ $i -lt 60 ] || { echo "no answer at $URL after 60 s" >&2; exit 1; }
-  tries=$(systemctl show -p NRestarts --value ollama.service)
-  [ "${tries:-0}" -lt 4 ] || { echo "it ended $tries times: $(last_words)" >&2; exit 1; }
+  tries=$(restarts)
+  tries=$((${tries:-0} - ${began:-0}))
+  [ "$tries" -lt 4 ] || { echo "it ended $tries times: $(last_words)" >&2; exit 1; }
   sleep 1
 done
 rm -f "$MARK"

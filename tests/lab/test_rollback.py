@@ -39,7 +39,7 @@ def test_an_engine_that_does_not_start(
     before = lab.on(HOST, SERVED)
     run = lab.deploy("--limit", HOST, *engine_flags)
     assert run.code == 1
-    assert run.verdicts()[HOST] == "rolled back"
+    assert run.verdicts()[HOST] == "rolled back", run.output
     assert "this one does not start" in run.row(HOST)["reason"]
     assert run.row(HOST)["residency"] == 1.0
     assert "Traceback" not in run.output
@@ -63,7 +63,7 @@ def test_a_tag_that_moved_to_a_wrong_answer_and_a_run_that_was_killed(
         assert digests(lab)["deepseek-r1:14b"] != before["deepseek-r1:14b"]
         run = lab.deploy("--limit", HOST, *flags)
     assert run.code == 1
-    assert run.verdicts()[HOST] == "rolled back"
+    assert run.verdicts()[HOST] == "rolled back", run.output
     assert "'WRONG'" in run.row(HOST)["reason"]
     assert "READY" in answer(lab)
     assert digests(lab) == before  # the tag itself is the former one again
