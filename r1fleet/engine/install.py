@@ -47,9 +47,13 @@ systemctl daemon-reload
 systemctl enable -q ollama.service
 last_words() { # of this very start: those of the one before may still be on their way
   journalctl --sync
-  journalctl -n 1 --no-pager -o cat \
-    "_SYSTEMD_INVOCATION_ID=$(systemctl show -p InvocationID --value ollama.service)"
+  said=$(journalctl -q -n 1 --no-pager -o cat \
+    "_SYSTEMD_INVOCATION_ID=$(systemctl show -p InvocationID --value ollama.service)")
+  # A start that has only just begun has said nothing yet: then the one before it.
+  echo "${said:-$(journalctl -q -n 1 --no-pager -o cat --since "$since" \
+    _SYSTEMD_UNIT=ollama.service)}"
 }
+since=$(date '+%F %T')
 systemctl "$VERB" ollama.service || { last_words >&2; exit 1; }
 # A restart by hand does not set the count back: what ended before may have ended often.
 restarts() { systemctl show -p NRestarts --value ollama.service; }
