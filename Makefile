@@ -10,7 +10,7 @@ demo: lab-up
 test: check lab-test
 
 check: venv
-	@scripts/need aria2c:aria2 curl:curl ssh:openssh-client nginx:nginx-light \
+	@scripts/need aria2c:aria2 curl:curl ssh:openssh-client nginx:nginx-light openssl:openssl \
 	  update-ca-certificates:ca-certificates
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .

@@ -41,7 +41,7 @@ class SettingsError(ValueError):
 class Settings(ModelSettings, AliasSettings, RolloutSettings, BundleSettings):
     """The settings of one host. Flat, because pyinfra looks keys up whole and never merges."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, defer_build=False)
 
     # Headings of group_data/all.py, by the first key below each.
     HEADINGS: ClassVar[Mapping[str, str]] = {

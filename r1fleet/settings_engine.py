@@ -8,6 +8,7 @@ from pydantic import (
     AfterValidator,
     BaseModel,
     BeforeValidator,
+    ConfigDict,
     Field,
     ValidationInfo,
     field_validator,
@@ -28,6 +29,9 @@ DEFAULT_HOST = f"127.0.0.1:{check.DEFAULT_PORT}"
 
 class EngineSettings(BaseModel):
     """What r1fleet.settings.Settings has of the engine."""
+
+    # Settings alone is ever made an object of; the parts below it need no validator of their own.
+    model_config = ConfigDict(defer_build=True)
 
     engine_version: Version = Field(default="0.32.15", description="the Ollama release")
     engine_sha256: Sha256 | None = Field(
