@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from pyinfra.api import FunctionCommand
 
-from r1fleet import decide, outcome, rollout, sticky
+from r1fleet import decide, outcome, stages, sticky
 from r1fleet.engine import tryon
 from r1fleet.engine.tryon import TryOn
 from r1fleet.hostfacts import LoadedModel, Probe
@@ -106,7 +106,7 @@ def test_too_much_gives_a_smaller_size_before_the_download() -> None:
     probe = bare("T4", driver=working("T4"))
     run = run_of(probe)
     sizing = decide.size(run.settings, probe).sizing
-    steps = rollout._try_on(run, probe, sizing)
+    steps = stages.try_on(run, probe, sizing)
     trial = asked(next(steps))
     trial.projected_mib = trial.offer_mib + 500
     again = asked(next(steps))
@@ -126,7 +126,7 @@ def test_what_was_tried_is_not_tried_again() -> None:
     sizing = decide.size(settings, probe).sizing
     record = sticky.record(sizing, policy(settings), {"projected_mib": 13856})
     known = replace(probe, state={"decision": record})
-    assert list(rollout._try_on(run_of(known), known, sizing)) == []
+    assert list(stages.try_on(run_of(known), known, sizing)) == []
 
 
 def test_a_host_without_gpu_has_nothing_to_try() -> None:
