@@ -4,6 +4,7 @@ deploy.py is executed once per host, in greenlets that share the imported module
 does the work for all, the others wait for it.
 """
 
+import atexit
 import os
 import signal
 import sys
@@ -39,7 +40,6 @@ from r1fleet.settings_sources import LoginError
 
 EXIT_SETTINGS = 2
 PROBE_LIMIT_S = 180  # two calls of nvidia-smi may take a minute each
-EXIT_INTERRUPTED = 130
 
 
 @dataclass
@@ -130,7 +130,7 @@ def _begin(whole: State) -> None:
         _stop(error.lines)
     except (LockError, LoginError) as error:
         _stop([str(error)])
-    signal.signal(signal.SIGINT, _interrupted)
+    _leave_in_order()
     settings = {member.name: fleet.settings[member.name] for member in hosts}
     _fleet.runs = {
         member.name: HostRun(
@@ -186,13 +186,24 @@ def _stop(lines: list[str]) -> Any:
     os._exit(EXIT_SETTINGS)
 
 
-def _interrupted(*_: object) -> None:
-    """Ctrl-C: leave with 130 (pyinfra itself would say 0); a second one leaves at once."""
-    signal.signal(signal.SIGINT, lambda *_: os._exit(EXIT_INTERRUPTED))
-    gevent.spawn(_leave)  # a handler may not wait, and giving leases back takes a moment
+def _leave_in_order() -> None:
+    """However the run ends, hosts that it holds are given back: by Ctrl-C, a kill, a closed
+    terminal (unless nohup took care of that), or by an exception anywhere in it."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, _interrupted)
+    atexit.register(history.interrupted)
 
 
-def _leave() -> None:
+def _interrupted(number: int, _: object) -> None:
+    """Leave with 128 and the signal's number (pyinfra itself would say 0 after Ctrl-C); a second
+    one leaves at once."""
+    signal.signal(number, lambda *_: os._exit(128 + number))
+    # A handler may not wait, and giving leases back takes a moment.
+    gevent.spawn(_leave, 128 + number)
+
+
+def _leave(code: int) -> None:
     """Give the hosts back and say what goes on without us. It ends the process in any case."""
     try:
         history.interrupted()
@@ -201,4 +212,4 @@ def _leave() -> None:
         sys.stdout.flush()
         sys.stderr.flush()
     finally:
-        os._exit(EXIT_INTERRUPTED)
+        os._exit(code)

@@ -57,16 +57,21 @@ def _stages(run: HostRun) -> Commands:
     if not settings.serve:
         return
     driver_plan = plan_driver(probe, settings)
-    if driver_plan.action in ("none", "skip"):
-        yield from stages.size(run, probe)  # a host that nothing fits is refused before any change
+    is_settled = driver_plan.action in ("none", "skip")
+    if is_settled:  # a host that nothing fits is refused before any change
+        sizing = yield from stages.size(run, probe)
+        yield from handover.check_name(run, sizing.chosen, probe)
+    elif promised := decide.size(settings, probe).sizing.choice:
+        yield from handover.check_name(run, promised, probe)
     yield from stages.compare(run, probe)
     yield from engine.tools._inner(probe, settings.proxies, settings.bundle)
     if driver_plan.commands:
         yield from stages.early_pull(run, probe)
     probe = yield from stages.driver_proven(run, probe, driver_plan)
 
-    sizing = yield from stages.size(run, probe)
-    yield from handover.check_name(run, sizing.chosen, probe)
+    if not is_settled:
+        sizing = yield from stages.size(run, probe)
+        yield from handover.check_name(run, sizing.chosen, probe)
     yield from source.settle._inner(run, probe, sizing.chosen)
     delivery = pull.Pull(stages.model_of(run, sizing.chosen))
     probe = yield from stages.store(run, probe)

@@ -8,6 +8,7 @@ own loaded model never flips a tag.
 import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields, replace
+from functools import cache
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
@@ -79,7 +80,7 @@ def _kept(recorded: Mapping[str, Any], hardware: Hardware, policy: Policy) -> Ch
         return None
     try:
         model = catalog.find_tag(chosen["model"])
-        choice = TypeAdapter(Choice).validate_python({**chosen, "model": model})
+        choice = _reader().validate_python({**chosen, "model": model})
     except (KeyError, TypeError, ValidationError):
         return None
     now = _inputs(hardware, policy, choice)
@@ -87,6 +88,11 @@ def _kept(recorded: Mapping[str, Any], hardware: Hardware, policy: Policy) -> Ch
     if not isinstance(ram_before, int) or abs(ram_before - ram_now) > RAM_SLACK_GIB:
         return None
     return choice if {**before, "ram_gib": ram_now} == now else None
+
+
+@cache
+def _reader() -> TypeAdapter[Choice]:
+    return TypeAdapter(Choice)  # made once: it takes longer than all the rest of a decision
 
 
 def _inputs(hardware: Hardware, policy: Policy, choice: Choice) -> dict[str, Any]:

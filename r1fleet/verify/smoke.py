@@ -54,7 +54,7 @@ def write_state(state: Mapping[str, Any], found: Mapping[str, Any]) -> Commands:
 def ask(host: Host, stage: str, title: str, want: SmokeWanted) -> None:
     """Run smoke.sh and judge its answers; every fault is told, the first one fails the host."""
     say(host, stage, title)
-    limit_s = want.load_time_max_s + 2 * want.answer_time_max_s + SPARE_S
+    limit_s = 3 * want.load_time_max_s + 2 * want.answer_time_max_s + SPARE_S
     result = run(host, assign(_variables(want)) + _script(), timeout_s=round(limit_s))
     try:
         found = parse(base64.b64decode(result.stdout).decode(errors="replace"))

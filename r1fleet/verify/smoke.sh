@@ -40,8 +40,8 @@ look() { # look LIMIT_S
 loaded() {
   look "$R1_ASK_S"
   cat "$dir/stream"
-  tries=0
-  until is_seen || [ $tries -ge 8 ]; do
+  tries=0 end=$(($(date +%s) + ${R1_LOAD_S%%.*}))
+  until is_seen || [ $tries -ge 8 ] || [ "$(date +%s)" -gt $end ]; do
     tries=$((tries + 1))
     look "$R1_LOAD_S" # it may have to be loaded first
   done

@@ -116,14 +116,15 @@ def test_a_run_that_was_killed_holds_its_host_for_others_not_for_itself(
     assert history(lab, "t4")[-1]["to"]["model"] == "deepseek-r1:7b"
 
 
-def test_ctrl_c_gives_the_host_back_and_is_remembered(
-    lab: Lab, clean: None, tmp_path: Path
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_or_a_kill_gives_the_host_back_and_is_remembered(
+    lab: Lab, clean: None, tmp_path: Path, number: signal.Signals
 ) -> None:
     run = Operator(tmp_path, "ann", "--data", "tag=7b", *SLOW, hosts=("t4",))
     wait_for_lease(lab, "t4")
-    run.process.send_signal(signal.SIGINT)
+    run.process.send_signal(number)
     code, _, output = run.end()
-    assert code == 130
+    assert code == 128 + number
     assert "Traceback" not in output
     assert lab.on("t4", f"ls {LEASE}", ok=False) == ""
     assert history(lab, "t4")[-1]["reason"] == "interrupted"

@@ -9,7 +9,7 @@ import pytest
 from r1fleet import outcome, rollout
 from r1fleet.fleet import HostRun
 from r1fleet.hostfacts import ModelStore, Probe, Unit
-from r1fleet.model.manifest import Blob, ModelManifest, state_entry
+from r1fleet.model.manifest import Blob, ModelManifest, manifest_path, state_entry
 from r1fleet.remote import title
 from r1fleet.settings import Settings
 from tests.unit.build import RUNNING, bare, working
@@ -50,6 +50,13 @@ def test_a_bare_host_goes_through_all_stages_in_order() -> None:
     ]
     assert "driver: installs branch 580, open modules" in steps
     assert any("deepseek-r1:14b" in step for step in steps if step.startswith("pull"))
+
+
+def test_somebodys_model_under_our_name_is_refused_before_the_driver_is_touched() -> None:
+    """With the size that the PCI ids promise: the VRAM is not known yet."""
+    path = manifest_path("deepseek-r1:fleet")
+    (only,) = plan(bare("T4", models=ModelStore("directory", manifests={path: "0" * 64})))
+    assert "r1fleet did not make it" in only
 
 
 def test_a_dry_run_sizes_by_the_pci_ids_and_says_estimated() -> None:
