@@ -10,6 +10,7 @@ COMMANDS = {
     "fit": "r1fleet.fit_command:fit",
     "lock": "r1fleet.lock_command:lock",
     "plan": "r1fleet.plan_command:plan",
+    "settings": "r1fleet.settings_command:settings",
     "shape": "r1fleet.shape_command:shape",
     "status": "r1fleet.status_command:status",
     "why": "r1fleet.why_command:why",
