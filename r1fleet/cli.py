@@ -6,6 +6,7 @@ import click
 
 # Imported when they are called: `fit` answers at once.
 COMMANDS = {
+    "ask": "r1fleet.ask_command:ask",
     "bundle": "r1fleet.bundle_command:bundle",
     "fit": "r1fleet.fit_command:fit",
     "lock": "r1fleet.lock_command:lock",
@@ -13,6 +14,7 @@ COMMANDS = {
     "settings": "r1fleet.settings_command:settings",
     "shape": "r1fleet.shape_command:shape",
     "status": "r1fleet.status_command:status",
+    "tunnel": "r1fleet.tunnel_command:tunnel",
     "why": "r1fleet.why_command:why",
     "lab": "lab.cli:lab",
 }
