@@ -9,6 +9,7 @@ COMMANDS = {
     "ask": "r1fleet.ask_command:ask",
     "bundle": "r1fleet.bundle_command:bundle",
     "fit": "r1fleet.fit_command:fit",
+    "init": "r1fleet.init_command:init",
     "lock": "r1fleet.lock_command:lock",
     "plan": "r1fleet.plan_command:plan",
     "settings": "r1fleet.settings_command:settings",
