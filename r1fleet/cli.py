@@ -12,6 +12,7 @@ COMMANDS = {
     "init": "r1fleet.init_command:init",
     "lock": "r1fleet.lock_command:lock",
     "plan": "r1fleet.plan_command:plan",
+    "report": "r1fleet.report_command:report",
     "settings": "r1fleet.settings_command:settings",
     "shape": "r1fleet.shape_command:shape",
     "status": "r1fleet.status_command:status",

@@ -45,6 +45,12 @@ def _environment() -> "Environment":
     return environment
 
 
+def render_html(name: str, **values: object) -> str:
+    """The same for a page: every value is escaped."""
+    environment = _environment().overlay(autoescape=True)
+    return environment.get_template(f"{name}.j2").render(**values)
+
+
 def render(name: str, **values: object) -> str:
     """The text of `templates/NAME.j2`. Raises jinja2.UndefinedError when a value is missing."""
     return _environment().get_template(f"{name}.j2").render(**values)
