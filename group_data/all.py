@@ -47,7 +47,7 @@ driver_allow_unproven = False  # go on where no test has been
 driver_stop_others = []  # users of a GPU that may be stopped
 driver_rollback = False  # back to the driver before the last
 driver_repository_url = "https://developer.download.nvidia.com/compute/cuda/repos"  # or a mirror
-driver_keyring_sha256 = None  # of the keyring package; None: whatever the URL serves
+driver_keyring_sha256 = None  # of the keyring package; None: whatever https serves
 
 # A cache on the LAN, where the inventory has a group mirror (docs/mirror.md)
 serve = True  # False: no model here, only a mirror

@@ -12,6 +12,7 @@ lab = (
             _name,
             {
                 "ssh_hostname": _host.address,
+                "driver_keyring_sha256": _lab.driver_keyring_sha256[_host.release],
                 # Both ways in are used: root, and a user with sudo.
                 **({"ssh_user": "ops", "_sudo": True} if _name == "duo" else {}),
                 **({"no_gpu": "cpu", "cpu_largest_tag": "7b"} if not _host.gpus else {}),

@@ -94,6 +94,7 @@ def test_the_lesser_profile_has_nothing_that_can_hide_a_gpu() -> None:
     lesser = directives(box().lesser.content)
     hiding = ("DeviceAllow", "DevicePolicy", "ProtectClock", "PrivateTmp", "PrivateUsers")
     hiding += ("SystemCallFilter", "MemoryDenyWriteExecute", "ProtectProc", "PrivateDevices")
+    hiding += ("ProtectControlGroups", "ProtectKernelTunables")
     assert not [name for name in hiding if name in lesser]
     assert lesser["ProtectSystem"] == ["strict"]
     assert lesser["CapabilityBoundingSet"] == [""]
