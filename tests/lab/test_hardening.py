@@ -193,6 +193,17 @@ def test_gpus_hidden_from_the_unit_alone_mean_the_lesser_profile_loudly_and_once
     assert lab.deploy(*here).row(host)["verdict"] == "as wanted"
 
 
+def test_a_hardening_that_was_not_proven_is_put_back(lab: Lab, host: str) -> None:
+    kept = f"sha256sum {paths.ENGINE_HARDENING}"
+    before = lab.on(host, kept)
+    flags = ("--data", "unit_tasks_max=9000", "--data", "smoke_expect=NOSUCHWORD")
+    run = lab.deploy("--limit", host, *flags)
+    assert run.verdicts() == {host: "rolled back"}, run.output
+    assert lab.on(host, kept) == before
+    assert lab.on(host, "systemctl show -p TasksMax --value ollama") != "9000\n"
+    assert lab.deploy("--limit", host).row(host)["verdict"] == "as wanted"
+
+
 def test_a_drop_in_of_the_user_wins_and_is_left_alone(lab: Lab, host: str) -> None:
     mine = "/etc/systemd/system/ollama.service.d/override.conf"
     try:
@@ -205,3 +216,15 @@ def test_a_drop_in_of_the_user_wins_and_is_left_alone(lab: Lab, host: str) -> No
     finally:
         lab.on(host, f"rm -f {mine}; systemctl daemon-reload; systemctl restart ollama; {READY}")
         assert lab.deploy("--limit", host).code == 0
+
+
+def test_versions_with_holes_are_refused_or_told_of_before_anything(lab: Lab, host: str) -> None:
+    here = ("--limit", host, "--data")
+    run = lab.deploy(*here, "engine_version=0.17.0", dry=True)
+    assert run.code == 2
+    assert "CVE-2026-7482" in run.output
+    assert "nothing was touched" in run.output
+    run = lab.deploy(*here, "engine_version=0.20.2", dry=True)
+    (warning,) = run.row(host)["warnings"]
+    assert "CVE-2026-7020" in warning
+    assert lab.deploy("--limit", host, dry=True).row(host)["warnings"] == []
