@@ -33,5 +33,7 @@ lab = (
         "registry_url": _lab.registry_url,
         "model_digests": _lab.model_digests,
         "driver_repository_url": _lab.driver_repository_url,
+        # Of hosts that an inventory adds to these.
+        "driver_keyring_sha256": _lab.driver_keyring_sha256["trixie"],
     },
 )
