@@ -7,6 +7,7 @@ outside; what cannot be done outside either, or is done inside as well, is NOT_P
 hosts (docs/security-unit.md) and asserted to be just that.
 """
 
+import json
 import re
 import time
 from collections.abc import Callable
@@ -142,7 +143,12 @@ def test_what_it_needs_works_load_generate_pull_restart_reboot(lab: Lab, host: s
     ask = {"model": name, "prompt": "Reply with one word", "stream": False}
     assert "READY" in lab.api(host, "/api/generate", ask)["response"]
     # Pull: a blob is gone.
-    lab.on(host, "cd /var/lib/ollama/models/blobs && rm -f $(ls -S | head -n 1)")
+    tag = run.row(host)["tag"]
+    store = "/var/lib/ollama/models"
+    manifest = f"{store}/manifests/registry.ollama.ai/library/deepseek-r1/{tag}"
+    layers = json.loads(lab.on(host, f"cat {manifest}"))["layers"]
+    heavy = max(layers, key=lambda layer: layer["size"])["digest"].replace(":", "-")
+    lab.on(host, f"rm {store}/blobs/{heavy}")
     run = lab.deploy("--limit", host)
     assert run.code == 0, run.output
     assert "fetches" in run.output
