@@ -34,6 +34,9 @@ def refusals(settings: Settings, probe: Probe) -> list[tuple[str, str, str]]:
                 "use x86_64 or aarch64",
             )
         )
+    if probe.rocm and settings.engine_url.startswith("http://") and not settings.bundle:
+        why = "engine_url is plain http, and no setting pins the archive for AMD's cards"
+        found.append(("engine", why, "use https"))
     if "systemd-run" not in probe.tools:
         found.append(("host", "it does not run systemd", "use a distribution with systemd"))
     for name, schema in (("state.json", probe.state.get("schema")), ("lease.json", held(probe))):

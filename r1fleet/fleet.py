@@ -20,7 +20,7 @@ from pyinfra.api import Host, State
 from pyinfra.api.exceptions import PyinfraError
 from pyinfra.api.facts import get_fact
 
-from r1fleet import history, live, outcome, report
+from r1fleet import history, holes, live, outcome, report
 from r1fleet.bundle import contents
 from r1fleet.bundle.contents import BundleError
 from r1fleet.hostfacts import Probe
@@ -147,6 +147,8 @@ def _begin(whole: State) -> None:
         outcome.of(name).maintenance = member_settings.in_maintenance(now)
         if over := member_settings.maintenance_is_over(now):
             outcome.of(name).warnings.append(over)
+        if holes_of_it := holes.warning(member_settings.engine_version):
+            outcome.of(name).warnings.append(holes_of_it)
         if member_settings.listens_beyond_loopback:
             outcome.of(name).warnings.append(
                 f"Ollama listens on {member_settings.ollama_host} and asks nobody for a password"

@@ -54,9 +54,9 @@ models() {
   [ -e /run/r1fleet/mirror-restart ] && echo "mirror restart pending"
   readlink /opt/ollama/current; echo "versions" /opt/ollama/*/
   echo "served" /var/lib/r1fleet/served/*/
-  # Nothing of ours is in there: what is, a person has put there.
+  # But for the one of ours, what is in there a person has put there.
   for f in /etc/systemd/system*/ollama.service.d/*.conf /run/systemd/system*/ollama.service.d/*.conf
-  do [ -e "$f" ] && echo "dropin $f"; done
+  do case $f in */10-r1fleet-hardening.conf) ;; *) [ -e "$f" ] && echo "dropin $f" ;; esac; done
   echo "@@files"; sha256sum $R1_FILES
   echo "@@models"; models
   echo "@@state"; cat /var/lib/r1fleet/state.json

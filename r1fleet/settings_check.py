@@ -124,6 +124,14 @@ def version(value: str) -> str:
     return _form(value, r"\d+\.\d+\.\d+(-rc\d+)?", "a release of Ollama", "give it as 0.32.15")
 
 
+def over_tls(url: str, sha256: str | None, key: str) -> None:
+    """Refuses what would come by plain HTTP and be held against nothing."""
+    if url.startswith("http://") and sha256 is None:
+        raise Bad(
+            "is plain http, and nothing pins what comes from there", f"use https or set {key}"
+        )
+
+
 def sha256(value: str) -> str:
     return _form(value, r"[0-9a-f]{64}", "a SHA-256", "give its 64 hex digits in lower case")
 

@@ -14,10 +14,11 @@ from pydantic import (
     field_validator,
 )
 
+from r1fleet import holes
 from r1fleet import settings_check as check
 from r1fleet.settings_check import Bad
 
-Version = Annotated[str, AfterValidator(check.version)]
+Version = Annotated[str, AfterValidator(holes.check)]
 Sha256 = Annotated[str, AfterValidator(check.sha256)]
 Duration = Annotated[str, BeforeValidator(check.duration)]
 Url = Annotated[str, AfterValidator(check.url)]
@@ -100,6 +101,12 @@ class EngineSettings(BaseModel):
         default=None, description="hosts that are reached without the proxy"
     )
     extra_env: dict[str, str] = Field(default={}, description="further variables of the engine")
+
+    @field_validator("engine_url")
+    @classmethod
+    def _check_engine_url(cls, url: str, known: ValidationInfo) -> str:
+        check.over_tls(url, known.data.get("engine_sha256"), "engine_sha256")
+        return url
 
     @field_validator("extra_env", mode="before")
     @classmethod
