@@ -16,6 +16,7 @@ COMMANDS = {
     "settings": "r1fleet.settings_command:settings",
     "shape": "r1fleet.shape_command:shape",
     "status": "r1fleet.status_command:status",
+    "token": "r1fleet.token_command:token",
     "tunnel": "r1fleet.tunnel_command:tunnel",
     "why": "r1fleet.why_command:why",
     "lab": "lab.cli:lab",
