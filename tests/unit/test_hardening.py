@@ -19,6 +19,9 @@ T4 = bare("T4", driver=working("T4"))
 DUO = bare("RTX 4090", "RTX 4090", driver=working("RTX 4090", "RTX 4090"))
 
 
+OPEN = {"expose": "open", "expose_unauthenticated": "yes-i-know"}
+
+
 def box(probe: Probe = T4, /, **settings: Any) -> Sandbox:
     known = Settings(**settings)
     return wanted.sandbox(known, decide.size(known, probe).sizing.chosen, probe)
@@ -68,8 +71,8 @@ def test_rocm_may_map_memory_that_is_writable_and_executable() -> None:
 @pytest.mark.parametrize(
     "settings",
     [
-        {"ollama_host": "0.0.0.0"},
-        {"ollama_host": "10.0.0.7:11434"},
+        {"ollama_host": "0.0.0.0", **OPEN},
+        {"ollama_host": "10.0.0.7:11434", **OPEN},
         {"pull_via": "api"},
         {"ollama_no_cloud": False},
         {"unit_network": "open"},
