@@ -173,7 +173,7 @@ def variables(settings: Settings, choice: Choice, probe: Probe) -> Iterator[tupl
         if choice.placement == "offload"
         else None,
         _visible_name(probe): _visible(choice, probe),
-        "HTTPS_PROXY": settings.https_proxy,
+        "HTTPS_PROXY": settings.engine_proxy,
         "NO_PROXY": settings.no_proxy,
     }
     for name, value in {**planned, **settings.extra_env}.items():
