@@ -91,6 +91,12 @@ def test_the_engine_which_logs_its_proxy_never_hears_of_its_login() -> None:
     assert settings.proxies["https_proxy"] == "http://user:p%40ss@proxy:3128"  # for downloads
 
 
+def test_further_variables_come_as_they_are_also_empty_and_before_what_is_planned() -> None:
+    found = environment(Settings(extra_env={"A": "", "CUDA_VISIBLE_DEVICES": "0"}), choice())
+    assert found["A"] == ""
+    assert found["CUDA_VISIBLE_DEVICES"] == "0"
+
+
 def test_the_environment_file_is_not_for_everybody() -> None:
     files = {file.path: file for file in wanted.engine(Settings(), choice(), T4).files}
     environment_file = files["/etc/r1fleet/ollama.env"]

@@ -16,6 +16,7 @@ from r1fleet.alias.check import alias
 from r1fleet.model.manifest import ModelSource, ModelWanted
 from r1fleet.settings_mirror import address, cache_size, networks
 from r1fleet.shell import assign, export, receive
+from r1fleet.templates import env_quote
 from r1fleet.why_text import print_timeline
 from r1fleet.words import plain
 
@@ -97,6 +98,21 @@ def test_a_shell_gets_every_text_as_it_is(texts: list[str]) -> None:
     script += "printf '%s\\0' " + " ".join(f'"${name}"' for name in [*names, "R1_OUT"])
     done = subprocess.run(["sh", "-c", script], capture_output=True, check=True)
     assert done.stdout.decode().split("\0")[:-1] == [*texts, texts[0]]
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(TEXTS.filter(str.isprintable), min_size=1, max_size=20))
+def test_a_shell_reads_an_environment_file_as_systemd_does(
+    tmp_path_factory: pytest.TempPathFactory, texts: list[str]
+) -> None:
+    """The login and the proxies of downloads come to both by such a file."""
+    file = tmp_path_factory.mktemp("env") / "env"
+    rows = [f"R1_{number}={env_quote(text)}\n" for number, text in enumerate(texts)]
+    file.write_text("".join(rows), encoding="utf-8")
+    names = " ".join(f'"$R1_{number}"' for number in range(len(texts)))
+    script = f"set -a; . {file}; printf '%s\\0' {names}"
+    done = subprocess.run(["sh", "-c", script], capture_output=True, check=True)
+    assert done.stdout.decode().split("\0")[:-1] == texts
 
 
 @settings(max_examples=20, deadline=None)
