@@ -7,8 +7,9 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 
-from lab import checks, hosts, identity, network, services, state
+from lab import caddy, checks, hosts, identity, network, services, state
 from lab.base import ensure_base, find_base, prune_bases
+from lab.caddy import Caddy
 from lab.driver_repo import DriverRepo
 from lab.engine import EngineDir, ensure, publish
 from lab.paths import artifact_url, registry_url
@@ -26,10 +27,10 @@ def bring_up(spec: LabSpec, steps: Steps) -> LabState:
         checks.install_programs(say)
         checks.preflight(spec)
         state.claim()
-    bases, engine = _build(spec, steps)
+    bases, engine, gateway = _build(spec, steps)
     with steps.step("network and services"):
         network.up()
-        repository = services.start(engine)
+        repository = services.start(engine, gateway)
     with steps.step("publish models") as say:
         digests = publish(engine, registry_url())
         say(f"{len(digests)} tags")
@@ -39,7 +40,7 @@ def bring_up(spec: LabSpec, steps: Steps) -> LabState:
             (engine.simgpu, "/usr/lib/r1lab/simgpu", True),
         ]
         hosts.up(spec, bases, binds, say)
-        lab_state = _describe(spec, engine, repository, digests)
+        lab_state = _describe(spec, engine, gateway, repository, digests)
         lab_state.save()
         say("waiting for SSH")
         hosts.wait_ready(spec.hosts)
@@ -48,8 +49,8 @@ def bring_up(spec: LabSpec, steps: Steps) -> LabState:
     return lab_state
 
 
-def _build(spec: LabSpec, steps: Steps) -> tuple[dict[Release, Path], EngineDir]:
-    """Base images and engine, side by side; found in the cache when they were built before."""
+def _build(spec: LabSpec, steps: Steps) -> tuple[dict[Release, Path], EngineDir, Caddy]:
+    """Base images, engine and Caddy, side by side; what was built before is in the cache."""
 
     def base(release: Release) -> Path:
         with steps.step(f"base image {release}") as say:
@@ -62,12 +63,16 @@ def _build(spec: LabSpec, steps: Steps) -> tuple[dict[Release, Path], EngineDir]
         with steps.step("engine") as say:
             return ensure(say)
 
+    def gateway() -> Caddy:
+        with steps.step("Caddy") as say:
+            return caddy.ensure(say)
+
     with ThreadPoolExecutor() as pool:
         releases = sorted({host.release for host in spec.hosts.values()})
         try:
-            building = pool.submit(engine)
+            building, packing = pool.submit(engine), pool.submit(gateway)
             bases = dict(zip(releases, pool.map(base, releases), strict=True))
-            return bases, building.result()
+            return bases, building.result(), packing.result()
         except BaseException:
             # What still builds would hold up the end for minutes, and the next run finds it half
             # done all the same.
@@ -86,7 +91,11 @@ def _descendants(pid: int) -> Iterator[int]:
 
 
 def _describe(
-    spec: LabSpec, engine: EngineDir, repository: DriverRepo, digests: dict[str, str]
+    spec: LabSpec,
+    engine: EngineDir,
+    gateway: Caddy,
+    repository: DriverRepo,
+    digests: dict[str, str],
 ) -> LabState:
     made = hosts.existing()
     return LabState(
@@ -103,6 +112,8 @@ def _describe(
         driver_repository_url=repository.base_url,
         engine_version=engine.version,
         engine_sha256=engine.archive_sha256,
+        gateway_version=gateway.version,
+        gateway_sha512=gateway.sha512,
         model_digests=digests,
         key=identity.ssh_key(),
         known_hosts=identity.known_hosts(),

@@ -21,7 +21,8 @@ from typing import TYPE_CHECKING
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from lab import driver_repo, paths
+from lab import caddy, driver_repo, paths
+from lab.caddy import Caddy
 from lab.driver_repo import DriverRepo
 from lab.shell import LabError, run
 
@@ -39,12 +40,13 @@ def www_dir() -> Path:
     return paths.lab_dir() / "www"
 
 
-def start(engine: "EngineDir") -> DriverRepo:
-    """Publish the engine and the apt repositories and start what is not running.
+def start(engine: "EngineDir", gateway: Caddy) -> DriverRepo:
+    """Publish engine, Caddy and the apt repositories and start what is not running.
 
     The bridge must be up. Raises LabError with the log's last line when a service does not come up.
     """
     _publish_engine(engine)
+    caddy.publish(gateway, www_dir())
     repo = driver_repo.build(www_dir())
     home = _home()
     (home / "faults").mkdir(parents=True, exist_ok=True)

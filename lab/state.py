@@ -38,6 +38,8 @@ class LabState(Frozen):
     driver_repository_url: str
     engine_version: str
     engine_sha256: str
+    gateway_version: str
+    gateway_sha512: str
     # Manifest digest ("sha256:...") by tag ("deepseek-r1:14b").
     model_digests: dict[str, str]
     key: Path

@@ -15,6 +15,8 @@ from r1fleet.driver.plan import plan as plan_driver
 from r1fleet.engine import install as engine
 from r1fleet.engine import wanted
 from r1fleet.fleet import HostRun
+from r1fleet.gateway import exposure
+from r1fleet.gateway import stage as gateway
 from r1fleet.hostfacts import Probe
 from r1fleet.leased import leased, rehearse
 from r1fleet.mirror import source
@@ -112,6 +114,7 @@ def _serve(
     yield from engine.install._inner(probe, replace(engine_wanted, archive=archive))
     if not serving:
         yield from pull.finish._inner(delivery)
+    yield from gateway.prepare(run, probe)
 
     probe = yield from stages.look_again(run)
     extras = yield from stages.extras(run, probe, sizing)
@@ -124,7 +127,11 @@ def _serve(
         or needs_load(probe, proof.digest, proof.keep_alive, proof.same_weights),
     )
     probe = yield from stages.look_again(run)
-    yield from stages.verify(run, probe, proof, sizing, tried, (delivery, *extras), game)
+    state = yield from stages.verify(run, probe, proof, sizing, tried, (delivery, *extras), game)
+    if settings.expose == "gateway":
+        yield from gateway.open_up(run, probe, proof.digest, proof.context)
+        probe = yield from stages.look_again(run)
+    yield from exposure.check._inner(run, probe, state)
     for command in stages.tidy(run, probe, proof, choice, (delivery, *extras)):
         yield optional(command)  # what is proven is not put back for that
 

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 
-from r1fleet import outcome, remote, timeline
+from r1fleet import outcome, remote, settings_gateway, timeline
 from r1fleet import settings_check as check
 from r1fleet.alias.check import alias
 from r1fleet.model.manifest import ModelSource, ModelWanted
@@ -47,6 +47,9 @@ CHECKS: list[tuple[Callable[[str], object], str]] = [
     (address, "10.0.0.9"),
     (lambda text: networks((text,))[0], "10.20.0.0/16"),
     (cache_size, "100G"),
+    (settings_gateway._host_name, "gpu1.example.org"),
+    (settings_gateway._version, "2.11.9"),
+    (settings_gateway._listen, "0.0.0.0:11443"),
     (lambda text: ModelWanted(text, "https://r.example.org", "/m").name, "team/deepseek-r1:14b"),
     (lambda text: ModelWanted("a:b", text, "/m").registry_url, "https://r.example.org/x"),
     (lambda text: ModelSource("path", text, SUM).place, "/data/x.gguf"),

@@ -230,6 +230,8 @@ class TestState:
             engine_version="0",
             engine_sha256="0" * 64,
             engine_url="http://e",
+            gateway_version="0",
+            gateway_sha512="0" * 128,
             model_digests={"deepseek-r1:14b": "sha256:0"},
             key=tmp_path / "key",
             known_hosts=tmp_path / "known_hosts",

@@ -1,0 +1,1 @@
+"""The gateway: Caddy before the engine, with tokens and TLS (docs/gateway.md)."""
