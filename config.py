@@ -4,9 +4,10 @@ import logging
 import os
 import signal
 
-from r1fleet import passwords
+from r1fleet import hostkeys, passwords
 
 passwords.hide()
+hostkeys.hold()
 
 # Its tracebacks about a host that hangs up say nothing that pyinfra's one line does not.
 logging.getLogger("paramiko").setLevel(logging.CRITICAL)

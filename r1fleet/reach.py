@@ -15,7 +15,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from r1fleet import passwords
+from r1fleet import hostkeys, passwords
 from r1fleet.lock import LockError
 from r1fleet.settings import Settings, SettingsError, locked, read_all
 from r1fleet.words import plain
@@ -141,6 +141,7 @@ def _state(inventory: str, overrides: dict[str, Any]) -> "State":
     cwd = str(Path.cwd())
     if cwd not in sys.path:
         sys.path.append(cwd)
+    hostkeys.hold()
     state, config = State(), Config()  # type: ignore[no-untyped-call]
     state.cwd = cwd
     ctx_state.set(state)  # type: ignore[no-untyped-call]
