@@ -165,8 +165,13 @@ class EngineSettings(BaseModel):
         return None if has_login else self.https_proxy
 
     @property
+    def engine_address(self) -> tuple[str, int]:
+        """Where the host itself reaches the engine."""
+        host, port = self._listen
+        return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host), int(port)
+
+    @property
     def base_url(self) -> str:
         """The engine as the host itself reaches it, http://host:port."""
-        host, port = self._listen
-        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
+        host, port = self.engine_address
         return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

@@ -30,7 +30,7 @@ def _plain(found: Any) -> Any:
     if isinstance(found, str):
         if found.isprintable():
             return found
-        return "".join(char if char.isprintable() or char == "\n" else " " for char in found)
+        return "".join(char if char.isprintable() or char in "\n\t" else " " for char in found)
     if isinstance(found, dict):
         return {_plain(key): _plain(value) for key, value in found.items()}
     return [_plain(item) for item in found] if isinstance(found, list | tuple) else found

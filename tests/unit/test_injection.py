@@ -1,8 +1,11 @@
 """Names and texts that meet a shell, a unit file or a terminal: harmless or refused."""
 
+import getpass
+import os
 import subprocess
 from collections.abc import Callable
 from io import StringIO
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,6 +16,7 @@ from rich.console import Console
 from r1fleet import outcome, remote, settings_gateway, timeline
 from r1fleet import settings_check as check
 from r1fleet.alias.check import alias
+from r1fleet.engine.install import _MODELS_DIR
 from r1fleet.model.manifest import ModelSource, ModelWanted
 from r1fleet.settings_mirror import address, cache_size, networks
 from r1fleet.shell import assign, export, receive
@@ -128,7 +132,7 @@ def test_what_is_sent_shows_in_no_command_line(content: str) -> None:
 @given(st.text())
 def test_what_a_host_says_cannot_move_the_cursor(text: str) -> None:
     found = plain(text)
-    assert all(char.isprintable() or char == "\n" for char in found)
+    assert all(char.isprintable() or char in "\n\t" for char in found)
     assert len(found) == len(text)
     assert not text.isprintable() or found == text
 
@@ -156,3 +160,28 @@ def test_a_history_that_somebody_wrote_cannot_paint_the_terminal() -> None:
     assert "\x1b" not in stream.getvalue()
     assert "\x9b" not in stream.getvalue()
     assert "[bold]x[/bold]" in stream.getvalue()
+
+
+def made(folder: Path) -> subprocess.CompletedProcess[str]:
+    """The model directory, made as root makes it, for the user that runs this test."""
+    script = assign({"DIR": str(folder), "USER": getpass.getuser()}) + _MODELS_DIR
+    return subprocess.run(["sh", "-c", script], capture_output=True, text=True, check=False)
+
+
+def test_a_link_that_the_service_user_planted_gets_nobody_a_foreign_directory(
+    tmp_path: Path,
+) -> None:
+    foreign, link = tmp_path / "etc", tmp_path / "home" / "models"
+    foreign.mkdir(mode=0o700)
+    link.parent.mkdir()
+    link.symlink_to(foreign)
+    if os.getuid() == 0:
+        os.chown(link, 65534, 65534, follow_symlinks=False)
+    for folder in (link, link / "below"):
+        done = made(folder)
+        assert done.returncode == 1
+        assert f"{link} is a link that is not root's" in done.stderr
+    assert list(foreign.iterdir()) == []
+    assert foreign.stat().st_mode & 0o777 == 0o700
+    assert made(tmp_path / "new" / "models").returncode == 0
+    assert (tmp_path / "new" / "models").is_dir()
