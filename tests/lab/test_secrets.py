@@ -193,15 +193,17 @@ def test_nor_does_any_other_run(planted: Planted, flags: tuple[str, ...]) -> Non
 
 @pytest.mark.parametrize(
     "words",
-    [("plan", "-v"), ("plan", "--json"), ("status",), ("status", "--json"), ("why",)],
+    [("plan", "-v"), ("plan", "--json"), ("status",), ("status", "--json")]
+    + [("why",), ("settings",), ("settings", "--all"), ("settings", "--json")],
     ids=" ".join,
 )
 def test_nor_does_a_command_that_looks(planted: Planted, words: tuple[str, ...]) -> None:
     command, *flags = words
-    rest = [HOSTS[0]] if command == "why" else []
+    rest = [HOSTS[0]] if command in ("why", "settings") else []
     done = planted.run(BIN / "r1fleet", command, planted.inventory, *rest, *flags)
     assert done.returncode == 0, done.stderr
-    assert HOSTS[0] in done.stdout or command == "why"
+    assert HOSTS[0] in done.stdout or command in ("why", "settings")
+    assert command != "settings" or "https_proxy" in done.stdout
     planted.assert_unseen(done.stdout + done.stderr, " ".join(words))
 
 
