@@ -37,24 +37,28 @@ class Limits:
     read_body_s: int = 30
     read_body_rate: int = 1024
     write_stall_s: int = 60
+    idle_s: int = 60
     body_mb: int = 32
 
 
-def caddyfile(settings: Settings, name: str, limits: Limits = Limits()) -> str:
+def caddyfile(settings: Settings, address: str, limits: Limits = Limits()) -> str:
     """The Caddyfile of a host's gateway.
 
-    + name: host name or address that its certificate is for
+    + address: by which others reach the host
     """
     listen, port = settings.gateway_listen.rpartition(":")[::2]
-    scheme = "http" if settings.gateway_tls == "off" else "https"
-    named = "" if scheme == "http" else f"https://{_in_url(name)}:{port}"
+    tls = settings.gateway_tls
+    scheme = "http" if tls == "off" else "https"
+    # What a certificate is for; no public authority has one for the inventory's address.
+    names = [settings.gateway_name, None if tls == "acme" else address]
+    named = [] if tls == "off" else list(dict.fromkeys(filter(None, names)))
     return render(
         "Caddyfile",
-        server_name=name if named else "",
-        # The one without a name takes what asks for any other: by address, or by no name at all.
-        sites=[site for site in (named, f"{scheme}://:{port}") if site],
+        server_name=named[0] if named else "",
+        # The one without a name takes what asks for any other, or for none.
+        sites=[*(f"https://{_in_url(name)}:{port}" for name in named), f"{scheme}://:{port}"],
         bind="" if listen in ("0.0.0.0", "[::]") else listen.strip("[]"),
-        tls=settings.gateway_tls,
+        tls=tls,
         certificate=settings.gateway_certificate,
         key=settings.gateway_key,
         limits=limits,

@@ -7,6 +7,7 @@ from importlib import resources
 from pyinfra.api import FunctionCommand, operation
 
 from r1fleet import paths
+from r1fleet.bundle import send
 from r1fleet.gateway.wanted import HOME, UNIT, USER, Archive, GatewayWanted
 from r1fleet.hostfacts import Probe
 from r1fleet.longstep import long_step
@@ -71,10 +72,14 @@ def fetch(probe: Probe, archive: Archive, proxies: Mapping[str, str]) -> Command
         "SHA512": archive.sha512 or "",
         "ROOT": paths.GATEWAY_ROOT,
         "KEY": archive.key,
+        "STAGED": send.GATEWAY_DIR if archive.bundle else "",
     }
+    if archive.bundle:
+        title = f"takes Caddy {archive.version} from the bundle"
+        yield send.gateway("gateway", title, archive.bundle, archive.version, probe.arch)
     yield long_step(
         "gateway",
-        f"downloads and checks Caddy {archive.version}",
+        f"{'unpacks' if archive.bundle else 'downloads and checks'} Caddy {archive.version}",
         "r1fleet-gateway-fetch",
         export(proxies) + assign(names) + _script("install.sh"),
         "check gateway_url, gateway_sha512 and free space in /opt",
