@@ -89,6 +89,7 @@ def _models(host: "Host", fleet: "Fleet") -> tuple[str, bool]:
 
 def _play(host: "Host", fleet: "Fleet", model: str, question: str) -> None:
     from r1fleet.forward import connect, lines, request  # noqa: PLC0415
+    from r1fleet.words import plain  # noqa: PLC0415
 
     body = {"model": model, "messages": [{"role": "user", "content": question}], "stream": True}
     stream = connect(host, fleet.settings[host.name])
@@ -96,13 +97,14 @@ def _play(host: "Host", fleet: "Fleet", model: str, question: str) -> None:
     for last in lines(request(stream, "/api/chat", body)):
         message = last.get("message", {})
         if thought := message.get("thinking"):
-            click.secho(thought, dim=True, nl=False, err=True)
+            click.secho(plain(thought), dim=True, nl=False, err=True)
             thinking = True
         if text := message.get("content"):
             if thinking:
                 click.echo("\n", err=True)
                 thinking = False
-            click.echo(text, nl=False)
+            # A file gets it as it is; a terminal would do what it says.
+            click.echo(plain(text) if sys.stdout.isatty() else text, nl=False)
     click.echo()
     click.secho(f"{host.name}, {model}{_speed(last)}", dim=True, err=True)
 

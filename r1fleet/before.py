@@ -6,6 +6,11 @@ import logging
 import os
 import signal
 
+from r1fleet import hostkeys, passwords
+
+passwords.hide()
+hostkeys.hold()
+
 # Its tracebacks about a host that hangs up say nothing that pyinfra's one line does not.
 logging.getLogger("paramiko").setLevel(logging.CRITICAL)
 

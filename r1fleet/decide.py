@@ -114,7 +114,8 @@ def _wanted(settings: Settings, name: str, catalogue_digest: str | None) -> Mode
         models_dir=settings.ollama_models,
         # Of a file its own checksum is the identity; the manifest is made on the host.
         digest=None if source else settings.model_digests.get(name),
-        authorization=settings.registry_authorization,
+        # A file comes from a server of its own, which the registry's login is not for.
+        authorization=None if source else settings.registry_authorization,
         deep_check=settings.deep_check,
         source=sources.of(source) if source else None,
         catalogue_digest=catalogue_digest,

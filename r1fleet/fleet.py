@@ -20,7 +20,7 @@ from pyinfra.api import Host, State
 from pyinfra.api.exceptions import PyinfraError
 from pyinfra.api.facts import get_fact
 
-from r1fleet import history, holes, live, outcome, report
+from r1fleet import history, holes, live, outcome, passwords, report
 from r1fleet.bundle import contents
 from r1fleet.bundle.contents import BundleError
 from r1fleet.gateway.tokens import TokensError
@@ -124,6 +124,8 @@ def everyone() -> Mapping[str, HostRun]:
 def _begin(whole: State) -> None:
     hosts = [member for member in whole.inventory if whole.is_host_in_limit(member)]
     data = {member.name: member.data.dict() for member in hosts}  # type: ignore[no-untyped-call]
+    if lines := passwords.refused(data, whole.config):
+        _stop(lines)
     try:
         settings = locked(read_all(data))
         check_canaries(settings, [member.name for member in whole.inventory])

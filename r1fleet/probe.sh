@@ -49,7 +49,8 @@ gateway() {
   echo "@@amd"; amd
   echo "@@module"; module
   # Before the GPUs' processes: a model that is being loaded is in neither or in both.
-  echo "@@api"; curl -s --noproxy '*' -m 5 -w '\n' "$R1_URL/api/version" "$R1_URL/api/ps"
+  echo "@@api"
+  curl -s --noproxy '*' -m 5 -w '\n' "$R1_URL/api/version" "$R1_URL/api/ps" | others
   echo "@@gpus"; gpus "$R1_GPU" "$R1_HEALTH"
   echo "@@packages"; packages
   echo "@@tools"; for t in aria2c zstd curl tar apt-get systemd-run update-initramfs nginx; do
@@ -69,7 +70,7 @@ gateway() {
   do case $f in */10-r1fleet-hardening.conf) ;; *) [ -e "$f" ] && echo "dropin $f" ;; esac; done
   echo "@@gateway"; gateway
   echo "@@files"; sha256sum $R1_FILES
-  echo "@@models"; models
+  echo "@@models"; models | others
   echo "@@state"; cat /var/lib/r1fleet/state.json
   echo
   echo "@@lease"; [ -e /var/lib/r1fleet/lease.json ] && {

@@ -114,7 +114,18 @@ class EngineSettings(BaseModel):
             return value
         own = {key.upper(): key for key in cls.model_fields if key.startswith("ollama_")}
         own |= {"OLLAMA_PORT": "port", "HTTPS_PROXY": "https_proxy", "NO_PROXY": "no_proxy"}
+        own["HTTP_PROXY"] = "https_proxy"
         return check.environment(value, own)
+
+    @field_validator("https_proxy")
+    @classmethod
+    def _keep_from_engine(cls, proxy: str | None, known: ValidationInfo) -> str | None:
+        if proxy and check.has_login(proxy) and known.data.get("ollama_no_cloud") is False:
+            raise Bad(
+                "has a login, and with ollama_no_cloud False the engine, which logs it, needs it",
+                "use a proxy without login, or leave ollama_no_cloud True",
+            )
+        return proxy
 
     @field_validator("ollama_host")
     @classmethod
@@ -153,6 +164,12 @@ class EngineSettings(BaseModel):
         names = {"https_proxy": self.https_proxy, "http_proxy": self.https_proxy}
         names["no_proxy"] = self.no_proxy
         return {name: value for name, value in names.items() if value and self.https_proxy}
+
+    @property
+    def engine_proxy(self) -> str | None:
+        """The proxy for the engine itself, which writes it into its journal: none with a login."""
+        has_login = self.https_proxy and check.has_login(self.https_proxy)
+        return None if has_login else self.https_proxy
 
     @property
     def engine_address(self) -> tuple[str, int]:

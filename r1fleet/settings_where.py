@@ -1,10 +1,13 @@
 """Where the value of a setting comes from, and what it overrode. Pure over the layers of data."""
 
 import ast
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeGuard
+
+HIDDEN = "***"
 
 
 @dataclass(frozen=True)
@@ -55,7 +58,19 @@ def origins(
         actual = effective[name]
         if not _same(value, actual) and len(stack) == 1:
             source = "worked out from other settings"
-        yield Origin(name, actual, source, below)
+        told = tuple((without_secrets(name, value), place) for value, place in below)
+        yield Origin(name, without_secrets(name, actual), source, told)
+
+
+def without_secrets(name: str, value: Any) -> Any:
+    """A setting's value as it may be shown: what can be a password in it is not."""
+    if name == "extra_env" and isinstance(value, Mapping):
+        return dict.fromkeys(value, HIDDEN)
+    if not isinstance(value, str):
+        return value
+    if name == "registry_login_command" or value.startswith("command:"):
+        return HIDDEN  # it may ask somebody with a password of its own
+    return re.sub(r"://[^/]*@", f"://{HIDDEN}@", value)
 
 
 def assigned_at(file: Path, key: str) -> int | None:

@@ -1,6 +1,5 @@
 """Operations of the engine stage. Each can be used alone in any deploy."""
 
-import shlex
 from collections.abc import Callable, Generator, Mapping
 from importlib import resources
 
@@ -33,6 +32,22 @@ for group in render video; do
 done
 useradd --system --gid {SERVICE_USER} --groups "${{groups#,}}" --create-home \
   --home-dir {paths.ENGINE_HOME} --skel /nonexistent --shell /usr/sbin/nologin {SERVICE_USER}
+"""
+
+# Its parents may be the service user's: a link that this one has planted must not have root give it
+# what the link leads to. What is changed between look and deed is changed without following links.
+_MODELS_DIR = """
+part=$DIR
+while [ "$part" != / ]; do
+  if [ -L "$part" ] && [ "$(stat -c %u "$part")" != 0 ]; then
+    echo "$part is a link that is not root's" >&2
+    exit 1
+  fi
+  part=$(dirname "$part")
+done
+real=$(readlink -m "$DIR")
+[ -d "$real" ] || install -d -m 755 "$real" || exit 1
+chown -h "$USER:$USER" "$real" && chmod 755 "$real"
 """
 
 _INSTALL_TOOLS = """
@@ -118,7 +133,7 @@ def prepare(probe: Probe, models_dir: str) -> Commands:
         yield step(
             "engine",
             f"makes the model directory {models_dir}",
-            f"install -d -o {SERVICE_USER} -g {SERVICE_USER} -m 755 {shlex.quote(models_dir)}",
+            assign({"DIR": models_dir, "USER": SERVICE_USER}) + _MODELS_DIR,
             "check ollama_models and its mount",
             change=f"model directory {models_dir}",
         )

@@ -235,12 +235,13 @@ def variables(settings: Settings, choice: Choice, probe: Probe) -> Iterator[tupl
         if choice.placement == "offload"
         else None,
         _visible_name(probe): _visible(choice, probe),
-        "HTTPS_PROXY": settings.https_proxy,
+        "HTTPS_PROXY": settings.engine_proxy,
         "NO_PROXY": settings.no_proxy,
     }
-    for name, value in {**planned, **settings.extra_env}.items():
-        if value is not None and value not in ("", ()):
+    for name, value in planned.items():
+        if name not in settings.extra_env and value is not None and value not in ("", ()):
             yield name, _text(value)
+    yield from settings.extra_env.items()  # an empty one too: that is not the same as none
 
 
 def _visible_name(probe: Probe) -> str:

@@ -49,7 +49,7 @@ token() {
   case $realm in "${R1_URL%%://*}://${rest%%/*}/"*) ;; *) return 0 ;; esac
   found=$(get -G --data-urlencode "service=$(field service)" \\
     --data-urlencode "scope=$(field scope)" "$realm" |
-    sed -n 's/.*"token" *: *"\\([^"]*\\)".*/\\1/p')
+    sed -n 's/.*"token" *: *"\\([A-Za-z0-9._~+\\/=-]*\\)".*/\\1/p')
   [ -z "$found" ] || R1_AUTH="Bearer $found"
 }
 code=$(manifest "$R1_TAG")

@@ -91,3 +91,20 @@ def test_the_command_shows_places_and_values(inventory: str) -> None:
 def test_wrong_words_are_one_line(inventory: str, words: list[str], told: str) -> None:
     done = command(inventory, *words)
     assert (done.returncode, done.stdout, done.stderr.strip()) == (2, "", told)
+
+
+def test_what_may_be_a_password_is_not_shown_also_where_it_was_overridden() -> None:
+    secret = {
+        "https_proxy": "http://me:hunter2@proxy:3128",
+        "extra_env": {"API_TOKEN": "hunter2"},
+        "registry_login_command": "vault --pass hunter2",
+        "gateway_tokens": "command:vault --pass hunter2",
+    }
+    other = {key: {} if key == "extra_env" else "file:x" for key in secret}
+    layers = [Layer("group all", secret), Layer("host", other), Layer("--data", secret)]
+    rows = list(origins(dict.fromkeys(secret), layers, secret))
+    assert "hunter2" not in str(rows)
+    values = {row.name: row.value for row in rows}
+    assert values["https_proxy"] == "http://***@proxy:3128"
+    assert values["extra_env"] == {"API_TOKEN": "***"}
+    assert rows[0].source == "--data"
