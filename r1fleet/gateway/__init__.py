@@ -1,0 +1,1 @@
+"""Gateways: Caddy before a host's engine, and before the hosts of a fleet."""
