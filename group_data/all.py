@@ -8,7 +8,7 @@ engine_url = "https://github.com/ollama/ollama/releases/download"  # where relea
 # Ollama's own variables, by their names in lower case
 ollama_models = "/var/lib/ollama/models"  # model directory
 port = None  # the port alone, folded into ollama_host
-ollama_host = "127.0.0.1:11434"  # address to listen on; 0.0.0.0: everywhere
+ollama_host = "127.0.0.1:11434"  # address to listen on; others than loopback need expose open
 ollama_origins = []  # browser origins allowed besides local ones, each with its scheme, or *
 ollama_keep_alive = "-1"  # how long a model stays loaded: 5m, 300 (s), negative for ever
 ollama_debug = 0  # 0, 1 (debug) or 2 (trace)
@@ -54,6 +54,20 @@ mirror_size = "100G"  # what was not asked for longest goes beyond this
 
 # Without internet (docs/bundle.md)
 bundle = None  # a folder of `r1fleet bundle` on the machine you run on: all comes from there
+
+# Who reaches it, and the gateway for that (docs/gateway.md)
+expose_unauthenticated = None  # for expose open: 'yes-i-know'
+expose = "local"  # local: the host alone; gateway: by token and TLS; open: whoever reaches it
+gateway_plain_http = None  # for gateway_tls off beyond loopback: 'yes-i-know'
+gateway_listen = "0.0.0.0:11443"  # where the gateway listens
+gateway_name = None  # in its certificate; None: the address in the inventory
+gateway_certificate = None  # for gateway_tls files: on the host, with its chain
+gateway_key = None  # and its key, which the group r1fleet-gateway can read
+gateway_tls = "internal"  # internal: by a CA of the host; acme; files: your own; off
+gateway_tokens = "file:~/.config/r1fleet/tokens"  # here: file:PATH, env:NAME or command:WORDS
+gateway_version = "2.11.9"  # the Caddy release
+gateway_sha512 = None  # of its archive; None: the line of the release's checksums
+gateway_url = "https://github.com/caddyserver/caddy/releases/download"  # where releases lie
 
 # The rollout: who goes first, when it stops, who is left alone
 rollout_canary = 1  # hosts of each GPU model that go first, or their names; 0: none

@@ -12,6 +12,7 @@ COMMANDS = {
     "plan": "r1fleet.plan_command:plan",
     "shape": "r1fleet.shape_command:shape",
     "status": "r1fleet.status_command:status",
+    "token": "r1fleet.token_command:token",
     "why": "r1fleet.why_command:why",
     "lab": "lab.cli:lab",
 }

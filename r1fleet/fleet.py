@@ -23,6 +23,7 @@ from pyinfra.api.facts import get_fact
 from r1fleet import history, live, outcome, report
 from r1fleet.bundle import contents
 from r1fleet.bundle.contents import BundleError
+from r1fleet.gateway.tokens import TokensError
 from r1fleet.hostfacts import Probe
 from r1fleet.lock import LockError
 from r1fleet.mirror.plan import GROUP, Fleet, MirrorWanted, join
@@ -56,6 +57,11 @@ class HostRun:
     mirror: MirrorWanted | None = None  # what it should be of a mirror
     mirror_host: str | None = None  # the host of this run whose mirror it uses
     source: Source = field(default_factory=Source)
+
+    @property
+    def address(self) -> str:
+        """By which others reach the host."""
+        return str(self.host.data.get("ssh_hostname") or self.host.name)
 
     @property
     def stale(self) -> bool:
@@ -123,12 +129,14 @@ def _begin(whole: State) -> None:
         check_canaries(settings, [member.name for member in whole.inventory])
         for member_settings in settings.values():
             _ = member_settings.registry_authorization  # before any host is asked anything
+            if member_settings.expose == "gateway":
+                _ = member_settings.gateway_store.for_host("")
         fleet = with_mirrors(list(whole.inventory), settings)
         for place in sorted({one.bundle for one in settings.values() if one.bundle}):
             contents.read(place)
     except (SettingsError, BundleError) as error:
         _stop(error.lines)
-    except (LockError, LoginError) as error:
+    except (LockError, LoginError, TokensError) as error:
         _stop([str(error)])
     _leave_in_order()
     settings = {member.name: fleet.settings[member.name] for member in hosts}

@@ -158,6 +158,18 @@ class Unit:
 
 
 @dataclass(frozen=True)
+class Gateway:
+    """The gateway as it is on the host. `root` is the certificate of its own CA, PEM."""
+
+    current: str | None = None  # what its `current` link names
+    versions: frozenset[str] = frozenset()
+    pools: frozenset[str] = frozenset()  # that it says the host serves
+    pending: str = ""  # "restart" or "reload": it has not read its files yet
+    drained: bool = False  # it keeps requests away
+    root: str = ""
+
+
+@dataclass(frozen=True)
 class ModelStore:
     """The model directory. `kind` is stat's file type, None when it does not exist."""
 
@@ -231,6 +243,7 @@ class Probe:
     mirror_restart_pending: bool = False  # as restart_pending, of the mirror
     dropins: tuple[str, ...] = ()  # files beside ollama.service that change it; none is ours
     sent: bool = False  # a run has left what a bundle sent to it
+    gateway: Gateway = Gateway()
     state_is_damaged: bool = False  # state.json is there and no JSON object
 
     @property

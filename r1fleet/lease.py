@@ -29,8 +29,9 @@ TAKEN = "taken:"
 LOCKED = """
 umask 022
 LC_ALL=C; export LC_ALL
-[ -d "$LOCK_DIR" ] || install -d -m 700 "$LOCK_DIR" || exit 1
-exec 9>>"$LOCK_DIR/lease.lock" && flock -w 20 9 || { echo "the lock of the lease is stuck" >&2
+[ -d "$LOCK_DIR" ] || install -d -m 755 "$LOCK_DIR" || exit 1
+exec 9>>"$LOCK_DIR/lease.lock" && chmod 600 "$LOCK_DIR/lease.lock" || exit 1
+flock -w 20 9 || { echo "the lock of the lease is stuck" >&2
   exit 1; }
 held=
 [ ! -e "$FILE" ] || read -r held <"$FILE" || :

@@ -13,13 +13,14 @@ RUN_DIR = "/run/r1fleet"
 # because its script may have been made from other settings.
 _BUSY = """
 if systemctl is-active -q "$UNIT.service"; then echo busy; exit 0; fi
-install -d -m 700 "$DIR"
+install -d -m 755 "$DIR"
 """
 
 _START = """
 set -e
 mv -f "$DIR/$UNIT.sh.new" "$DIR/$UNIT.sh"
 rm -f "$DIR/$UNIT.out" "$DIR/$UNIT.rc"
+: >"$DIR/$UNIT.out"  # nobody else's to read, by the umask from above
 systemd-run -q --collect --unit="$UNIT" /bin/sh -c \
   "sh $DIR/$UNIT.sh >$DIR/$UNIT.out 2>&1 </dev/null; echo \\$? >$DIR/$UNIT.rc"
 echo started

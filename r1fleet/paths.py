@@ -1,6 +1,7 @@
 """Where r1fleet keeps things on a host. Nothing of ours lies outside these places."""
 
 ENGINE_ROOT = "/opt/ollama"  # one directory per version and archive, `current` points at one
+GATEWAY_ROOT = "/opt/r1fleet/gateway"  # the same for Caddy
 LIB = "/usr/local/lib/r1fleet"  # the scripts that units run
 ETC = "/etc/r1fleet"
 STATE_DIR = "/var/lib/r1fleet"
@@ -21,6 +22,11 @@ PRELOAD = f"{LIB}/preload"
 MIRROR_CONF = f"{ETC}/mirror.conf"
 MIRROR_UNIT = "/etc/systemd/system/r1fleet-mirror.service"
 MIRROR_RESOLVER = f"{LIB}/mirror-resolver"
+GATEWAY_DIR = f"{ETC}/gateway"
+GATEWAY_CADDYFILE = f"{GATEWAY_DIR}/Caddyfile"
+GATEWAY_TOKENS = f"{GATEWAY_DIR}/tokens"
+GATEWAY_POOLS = f"{GATEWAY_DIR}/pools"  # an empty file, named by the pool that the host serves
+GATEWAY_UNIT = "/etc/systemd/system/r1fleet-gateway.service"
 MODPROBE_CONF = "/etc/modprobe.d/r1fleet-nvidia.conf"
 PERSISTENCED_DROPIN = "/etc/systemd/system/nvidia-persistenced.service.d"
 MODULES_LOAD_CONF = "/etc/modules-load.d/r1fleet-nvidia.conf"
@@ -28,6 +34,12 @@ MODULES_LOAD_CONF = "/etc/modules-load.d/r1fleet-nvidia.conf"
 # There from before a change of what the engine reads until its restart; gone after a boot.
 RESTART_MARK = "/run/r1fleet/restart"
 MIRROR_RESTART_MARK = "/run/r1fleet/mirror-restart"  # the same for the mirror
+GATEWAY_MARK = "/run/r1fleet/gateway-restart"  # says "restart" or "reload" for the gateway
+
+# While a host is changed its gateway fails the health checks, then refuses new requests.
+DRAINING = "/run/r1fleet/draining"
+REFUSING = "/run/r1fleet/refusing"
+DRAIN_FLAG = f"{STATE_DIR}/draining"  # the same, over a boot
 
 PULL_UNIT = "r1fleet-pull.service"
 
@@ -44,4 +56,7 @@ MANAGED_FILES = (
     MIRROR_CONF,
     MIRROR_UNIT,
     MIRROR_RESOLVER,
+    GATEWAY_CADDYFILE,
+    GATEWAY_TOKENS,
+    GATEWAY_UNIT,
 )

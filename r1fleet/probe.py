@@ -12,6 +12,7 @@ from r1fleet.driver.look import number
 from r1fleet.hostfacts import (
     Amd,
     AmdGpu,
+    Gateway,
     LoadedModel,
     ModelStore,
     PciDevice,
@@ -117,13 +118,14 @@ def _read(sections: dict[str, list[str]]) -> Probe:
         system=look.system(sections),
         lease=tuple(sections["lease"][:2]),
         dropins=_dropins(sections["engine"]),
+        gateway=_gateway(sections["gateway"]),
         state_is_damaged=_is_damaged("\n".join(sections["state"])),
     )
 
 
 SECTIONS = (
     *("os", "machine", "login", "memory", "pci", "amd", "module", "gpus", "compute"),
-    *("packages", "tools", "user", "units", "engine", "files", "models", "api", "state"),
+    *("packages", "tools", "user", "units", "engine", "gateway", "files", "models", "api", "state"),
     *("lease", "end"),
 )
 
@@ -195,6 +197,19 @@ def _units(lines: list[str]) -> dict[str, Unit]:
 
 def _engine_current(lines: list[str]) -> str | None:
     return next((line for line in lines if line and " " not in line), None)
+
+
+def _gateway(lines: list[str]) -> Gateway:
+    words = dict(line.split(" ", 1) for line in lines if line.startswith(("current ", "pending ")))
+    root = [line.removeprefix("root ") for line in lines if line.startswith("root ")]
+    return Gateway(
+        current=words.get("current", "").strip() or None,
+        versions=_folders(lines, "versions") - {"current"},
+        pools=_folders(lines, "pools"),
+        pending=words.get("pending", "").strip(),
+        drained="drained" in lines,
+        root="".join(f"{line}\n" for line in root),
+    )
 
 
 def _folders(lines: list[str], word: str) -> frozenset[str]:

@@ -29,6 +29,16 @@ models() {
   [ -d "$R1_MODELS/blobs" ] && find "$R1_MODELS/blobs" -type f -exec stat -c 'blob %s %n' {} +
 }
 
+gateway() {
+  echo "current $(readlink /opt/r1fleet/gateway/current)"
+  echo "versions" /opt/r1fleet/gateway/*/
+  echo "pools" /etc/r1fleet/gateway/pools/*
+  echo "pending $(cat /run/r1fleet/gateway-restart)"
+  for f in /run/r1fleet/draining /run/r1fleet/refusing /var/lib/r1fleet/draining; do
+    [ -e "$f" ] && echo drained; done
+  sed 's/^/root /' /var/lib/r1fleet-gateway/caddy/pki/authorities/local/root.crt
+}
+
 {
   echo "@@os"; cat /etc/os-release
   echo "@@machine"
@@ -47,7 +57,7 @@ models() {
   echo "@@user"; id -nG ollama
   echo "@@units"
   systemctl show ollama.service r1fleet-preload.service r1fleet-pull.service \
-    r1fleet-mirror.service nvidia-fabricmanager.service \
+    r1fleet-mirror.service r1fleet-gateway.service nvidia-fabricmanager.service \
     -p Id,LoadState,ActiveState,SubState,Result,InvocationID,UnitFileState,NeedDaemonReload
   echo "@@engine"; [ -e /run/r1fleet/restart ] && echo "restart pending"
   [ -e /var/lib/r1fleet/bundle ] && echo "bundle sent"
@@ -57,6 +67,7 @@ models() {
   # Nothing of ours is in there: what is, a person has put there.
   for f in /etc/systemd/system*/ollama.service.d/*.conf /run/systemd/system*/ollama.service.d/*.conf
   do [ -e "$f" ] && echo "dropin $f"; done
+  echo "@@gateway"; gateway
   echo "@@files"; sha256sum $R1_FILES
   echo "@@models"; models
   echo "@@state"; cat /var/lib/r1fleet/state.json

@@ -15,6 +15,7 @@ from r1fleet.driver.plan import plan as plan_driver
 from r1fleet.engine import install as engine
 from r1fleet.engine import wanted
 from r1fleet.fleet import HostRun
+from r1fleet.gateway import stage as gateway
 from r1fleet.hostfacts import Probe
 from r1fleet.leased import leased, rehearse
 from r1fleet.mirror import source
@@ -112,6 +113,7 @@ def _serve(
     yield from engine.install._inner(probe, replace(engine_wanted, archive=archive))
     if not serving:
         yield from pull.finish._inner(delivery)
+    yield from gateway.prepare(run, probe)
 
     probe = yield from stages.look_again(run)
     extras = yield from stages.extras(run, probe, sizing)
@@ -125,6 +127,7 @@ def _serve(
     )
     probe = yield from stages.look_again(run)
     yield from stages.verify(run, probe, proof, sizing, tried, (delivery, *extras), game)
+    yield from gateway.open_up(run, probe, proof.digest, proof.context)
     for command in stages.tidy(run, probe, proof, choice, (delivery, *extras)):
         yield optional(command)  # what is proven is not put back for that
 

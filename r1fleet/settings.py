@@ -21,6 +21,7 @@ from r1fleet.settings_alias import AliasSettings
 from r1fleet.settings_bundle import BundleSettings
 from r1fleet.settings_check import Bad
 from r1fleet.settings_engine import Context, Line, Natural
+from r1fleet.settings_gateway import GatewaySettings
 from r1fleet.settings_model import ModelSettings
 from r1fleet.settings_rollout import RolloutSettings, disagreements
 from r1fleet.settings_text import belongs_to_pyinfra, error_lines, group_data, merged
@@ -38,7 +39,7 @@ class SettingsError(ValueError):
         self.lines = lines
 
 
-class Settings(ModelSettings, AliasSettings, RolloutSettings, BundleSettings):
+class Settings(ModelSettings, AliasSettings, RolloutSettings, GatewaySettings, BundleSettings):
     """The settings of one host. Flat, because pyinfra looks keys up whole and never merges."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, defer_build=False)
@@ -50,6 +51,7 @@ class Settings(ModelSettings, AliasSettings, RolloutSettings, BundleSettings):
         "driver_branch": "The NVIDIA driver",
         "rollout_canary": "The rollout: who goes first, when it stops, who is left alone",
         "alias": "The name that clients ask for, and changes of what serves it",
+        "expose_unauthenticated": "Who reaches it, and the gateway for that (docs/gateway.md)",
         "serve": "A cache on the LAN, where the inventory has a group mirror (docs/mirror.md)",
         "bundle": "Without internet (docs/bundle.md)",
         "model": "The model and its size",

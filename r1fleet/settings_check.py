@@ -286,3 +286,12 @@ def _split(text: str) -> tuple[str, int | None]:
     if numeric or not _NAME.fullmatch(host):
         raise Bad("is not an address or host name", "write it as 127.0.0.1:11434, or use port")
     return host, named
+
+
+def is_loopback(listen: str) -> bool:
+    """Whether only the host itself can reach what listens on host:port."""
+    host = listen.rpartition(":")[0].strip("[]")
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

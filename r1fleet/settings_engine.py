@@ -1,7 +1,6 @@
 """The settings of the engine: which Ollama, and its own variables."""
 
 from collections.abc import Mapping
-from ipaddress import ip_address
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -51,7 +50,7 @@ class EngineSettings(BaseModel):
     ollama_host: str = Field(
         default=DEFAULT_HOST,
         validate_default=True,
-        description="address to listen on; 0.0.0.0: everywhere",
+        description="address to listen on; others than loopback need expose open",
     )
     ollama_origins: Annotated[tuple[str, ...], BeforeValidator(check.origins)] = Field(
         default=(),
@@ -134,11 +133,7 @@ class EngineSettings(BaseModel):
     @property
     def loopback(self) -> bool:
         """Whether only the host itself can reach the engine."""
-        host = self._listen[0]
-        try:
-            return ip_address(host).is_loopback
-        except ValueError:
-            return host == "localhost"
+        return check.is_loopback(self.ollama_host)
 
     @property
     def listens_beyond_loopback(self) -> bool:

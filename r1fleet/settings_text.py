@@ -12,7 +12,7 @@ from pydantic_core import ErrorDetails
 from r1fleet.settings_check import Bad
 
 # Their values may hold a password, so a fault names the key alone.
-_SECRET = ("https_proxy", "extra_env")
+_SECRET = ("https_proxy", "extra_env", "gateway_tokens")
 _KINDS = {
     "int": ("is not a whole number", "give a whole number"),
     "float": ("is not a number", "give a number"),

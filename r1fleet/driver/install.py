@@ -56,7 +56,7 @@ case $line in *' --no-persistence-mode'*)
   systemctl stop nvidia-persistenced.service ;;
 esac
 # An engine that looked for its GPUs without the fabric manager has found none.
-[ -z "$SWITCHES" ] || { install -d -m 700 "${MARK%/*}" && touch "$MARK"; }
+[ -z "$SWITCHES" ] || { install -d -m 755 "${MARK%/*}" && touch "$MARK"; }
 for unit in nvidia-persistenced nvidia-fabricmanager; do
   systemctl cat "$unit.service" >/dev/null 2>&1 || continue
   [ $unit = nvidia-fabricmanager ] && [ -z "$SWITCHES" ] && continue

@@ -240,7 +240,7 @@ def _mark() -> FunctionCommand:
     return step(
         "engine",
         "notes that a restart must follow",
-        f"install -d -m 700 {folder} && touch {paths.RESTART_MARK}",
+        f"install -d -m 755 {folder} && touch {paths.RESTART_MARK}",
         "check /run",
         quiet=True,
     )

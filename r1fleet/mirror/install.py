@@ -83,7 +83,7 @@ def install(probe: Probe, wanted: MirrorWanted) -> Commands:
         yield step(
             "mirror",
             "notes that a restart must follow",
-            f"install -d -m 700 {folder} && touch {paths.MIRROR_RESTART_MARK}",
+            f"install -d -m 755 {folder} && touch {paths.MIRROR_RESTART_MARK}",
             "check /run",
             quiet=True,
         )

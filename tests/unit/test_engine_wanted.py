@@ -69,6 +69,8 @@ def test_with_offload_llama_cpp_is_told_what_to_leave_free() -> None:
 def test_settings_reach_the_environment_in_ollamas_own_form() -> None:
     settings = Settings(
         ollama_host="0.0.0.0",
+        expose="open",
+        expose_unauthenticated="yes-i-know",
         port=11500,
         ollama_origins=["https://ui.example.org", "https://x.example.org"],
         ollama_keep_alive="5m",

@@ -58,7 +58,8 @@ def test_every_field_has_a_description() -> None:
 def test_host_and_port_become_one(
     host: str, port: int | None, listens: str, base_url: str, loopback: bool
 ) -> None:
-    settings = taken(ollama_host=host, port=port)
+    told = {} if loopback else {"expose": "open", "expose_unauthenticated": "yes-i-know"}
+    settings = taken(ollama_host=host, port=port, **told)
     assert (settings.ollama_host, settings.base_url) == (listens, base_url)
     assert settings.loopback is loopback is not settings.listens_beyond_loopback
 

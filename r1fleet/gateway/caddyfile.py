@@ -1,0 +1,83 @@
+"""What the gateway lets through, and the Caddyfile that says so: pure."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+from r1fleet import paths
+from r1fleet.settings import Settings
+from r1fleet.templates import render
+
+# Methods and paths of the engine's API as they stand in a request line; all others are refused.
+USE = (
+    "(GET|HEAD) /",
+    "(GET|HEAD) /api/(tags|version)",
+    "GET /api/ps",
+    "POST /api/(chat|generate|embed|embeddings|show)",
+    "GET /v1/models(/[A-Za-z0-9_][A-Za-z0-9._:-]*)?",
+    "POST /v1/(chat/completions|completions|embeddings|messages|responses)",
+)
+ADMIN = (
+    "POST /api/(pull|create|copy|push)",
+    "DELETE /api/delete",
+)
+BLOBS = ("(HEAD|POST) /api/blobs/sha256[:-][0-9a-f]{64}",)
+
+# What the engine allows by itself: pages of the client's own machine, and programs.
+_OWN_HOSTS = ("localhost", "127.0.0.1", "0.0.0.0")
+_OWN_SCHEMES = ("app", "file", "tauri", "vscode-webview", "vscode-file")
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How long and how large things may be, in the units of their names (rate: bytes per s)."""
+
+    read_header_s: int = 10
+    read_body_s: int = 30
+    read_body_rate: int = 1024
+    write_stall_s: int = 60
+    body_mb: int = 32
+
+
+def caddyfile(settings: Settings, name: str, limits: Limits = Limits()) -> str:
+    """The Caddyfile of a host's gateway.
+
+    + name: host name or address that its certificate is for
+    """
+    listen, port = settings.gateway_listen.rpartition(":")[::2]
+    scheme = "http" if settings.gateway_tls == "off" else "https"
+    named = "" if scheme == "http" else f"https://{_in_url(name)}:{port}"
+    return render(
+        "Caddyfile",
+        server_name=name if named else "",
+        # The one without a name takes what asks for any other: by address, or by no name at all.
+        sites=[site for site in (named, f"{scheme}://:{port}") if site],
+        bind="" if listen in ("0.0.0.0", "[::]") else listen.strip("[]"),
+        tls=settings.gateway_tls,
+        certificate=settings.gateway_certificate,
+        key=settings.gateway_key,
+        limits=limits,
+        engine=urlsplit(settings.base_url).netloc,
+        origins=origins(settings.ollama_origins),
+        routes={"use": _routes(USE), "admin": _routes(ADMIN), "blobs": _routes(BLOBS)},
+        pool_dir=paths.GATEWAY_POOLS,
+    )
+
+
+def _routes(routes: Sequence[str]) -> str:
+    return rf"^({'|'.join(routes)})(\?.*)?$"
+
+
+def origins(wanted: Sequence[str]) -> str:
+    """A regular expression of the origins that browsers may come from, as the engine takes them."""
+    own = [rf"https?://{re.escape(host)}(:[0-9]+)?" for host in _OWN_HOSTS]
+    own += [f"{scheme}://.*" for scheme in _OWN_SCHEMES]
+    # Between the slashes alone: a `*` stands for names and ports, not for a path.
+    named = [re.escape(one).replace(r"\*", "[^/?#]*") for one in wanted if one != "*"]
+    named += [".*"] if "*" in wanted else []
+    return f"^({'|'.join([*own, *named])})$"
+
+
+def _in_url(address: str) -> str:
+    return f"[{address}]" if ":" in address else address
