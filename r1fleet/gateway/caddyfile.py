@@ -45,27 +45,37 @@ def caddyfile(settings: Settings, name: str, limits: Limits = Limits()) -> str:
 
     + name: host name or address that its certificate is for
     """
-    listen, port = settings.gateway_listen.rpartition(":")[::2]
-    scheme = "http" if settings.gateway_tls == "off" else "https"
-    named = "" if scheme == "http" else f"https://{_in_url(name)}:{port}"
     return render(
         "Caddyfile",
-        server_name=name if named else "",
-        # The one without a name takes what asks for any other: by address, or by no name at all.
-        sites=[site for site in (named, f"{scheme}://:{port}") if site],
-        bind="" if listen in ("0.0.0.0", "[::]") else listen.strip("[]"),
-        tls=settings.gateway_tls,
-        certificate=settings.gateway_certificate,
-        key=settings.gateway_key,
-        limits=limits,
+        **frame(settings, name, limits=limits),
         engine=urlsplit(settings.base_url).netloc,
-        origins=origins(settings.ollama_origins),
-        routes={"use": _routes(USE), "admin": _routes(ADMIN), "blobs": _routes(BLOBS)},
+        routes={"use": line_of(USE), "admin": line_of(ADMIN), "blobs": line_of(BLOBS)},
         pool_dir=paths.GATEWAY_POOLS,
     )
 
 
-def _routes(routes: Sequence[str]) -> str:
+def frame(
+    settings: Settings, name: str, more_names: Sequence[str] = (), limits: Limits = Limits()
+) -> dict[str, object]:
+    """What every gateway's Caddyfile is filled with: where it listens, as whom, for whom."""
+    listen, port = settings.gateway_listen.rpartition(":")[::2]
+    scheme = "http" if settings.gateway_tls == "off" else "https"
+    names = [] if scheme == "http" else [name, *more_names]
+    return {
+        "server_name": names[0] if names else "",
+        # The one without a name takes what asks for any other: by address, or by no name at all.
+        "sites": [*(f"https://{_in_url(one)}:{port}" for one in names), f"{scheme}://:{port}"],
+        "bind": "" if listen in ("0.0.0.0", "[::]") else listen.strip("[]"),
+        "tls": settings.gateway_tls,
+        "certificate": settings.gateway_certificate,
+        "key": settings.gateway_key,
+        "limits": limits,
+        "origins": origins(settings.ollama_origins),
+    }
+
+
+def line_of(routes: Sequence[str]) -> str:
+    """A regular expression of request lines that ask for one of these routes."""
     return rf"^({'|'.join(routes)})(\?.*)?$"
 
 

@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
+GROUP = "gateway"  # of the inventory: the hosts that become fleet gateways
 # A fleet gateway asks each host so often, and takes a host that fails once out at once.
 HEALTH_INTERVAL_S = 2
 ANY = "any"  # in place of a pool's id: whatever the host serves
@@ -24,7 +25,8 @@ class Stand:
     + classes: the sizes that it serves or is about to serve, as "32b"
     + now: the pool that it is in, None when it serves nothing proven
     + soon: the pool that it is about to be in, None when that is not known yet
-    + root: the certificate of its gateway's own CA, "" when it has none
+    + tls: how its gateway does TLS, as the setting gateway_tls
+    + root: the certificate of its gateway's own CA in PEM, "" when it has none
     """
 
     name: str
@@ -32,6 +34,7 @@ class Stand:
     classes: tuple[str, ...]
     now: str | None
     soon: str | None
+    tls: str = "internal"
     root: str = ""
 
 
