@@ -1,7 +1,8 @@
 """Waiting for requests in flight before a step that would cut them off.
 
-Ollama drops them when it is told to stop. Nothing before it refuses new requests, so a host under
-steady load is never idle: then the limit decides, and the line says so.
+Ollama drops them when it is told to stop. A gateway before it refuses new ones meanwhile, and until
+the host is proven again. Without one a host under steady load is never idle: then the limit
+decides, and the line says so.
 """
 
 from collections.abc import Generator
@@ -11,21 +12,40 @@ from importlib import resources
 from pyinfra.api import FunctionCommand, Host, operation
 
 from r1fleet import paths
+from r1fleet.gateway.pool import HEALTH_INTERVAL_S
+from r1fleet.gateway.wanted import UNIT
 from r1fleet.hostfacts import Probe
-from r1fleet.remote import host_task, run, say, warn
+from r1fleet.remote import host_task, run, say, step, warn
 from r1fleet.shell import assign
 
 Commands = Generator[FunctionCommand, None, None]
 SPARE_S = 60
 
+# First the health checks fail; requests are refused only when those who ask them must have seen it.
+LAME_S = 2 * HEALTH_INTERVAL_S + 1
+_HOLD_BACK = f"""
+set -e
+[ ! -e {paths.REFUSING} ] || exit 0
+install -d -m 755 {paths.STATE_DIR} {paths.DRAINING.rpartition("/")[0]}
+umask 022
+touch {paths.DRAIN_FLAG} {paths.DRAINING}
+sleep {LAME_S}
+touch {paths.REFUSING}
+"""
+
 
 @operation()
 def drain(probe: Probe, limit_s: int) -> Commands:
-    """Wait until running requests are finished.
+    """Let a gateway refuse new requests, and wait until the running ones are finished.
+
+    The gateway takes requests again when the host is proven (gateway/stage.py).
 
     + probe: the host as it is; nothing is asked where no model is loaded
     + limit_s: at most so long; 0 does not wait
     """
+    if probe.unit(UNIT).active == "active":
+        title = "holds new requests back"
+        yield step("gateway", title, _HOLD_BACK, f"check the rights of {paths.STATE_DIR}")
     if limit_s and probe.loaded:
         yield wait("engine", "waits for running requests", limit_s)
 

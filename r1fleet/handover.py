@@ -59,15 +59,19 @@ def finish(
     choice: Choice,
     delivery: Pull,
     state_with: Callable[[Mapping[str, Any]], State],
-) -> Commands:
+) -> Generator[FunctionCommand, None, State]:
     """Move the alias to what was proven, let former tags go, and keep what serves now.
 
     + state_with: makes state.json of what is recorded here
+
+    Returns state.json as it is now.
     """
     settings, found = run.settings, probe.state
     beside = [extra.model for extra in extras]
     former = tags.former(found, proof.model, proof.digest, probe.models.manifests, beside)
     more: State = {"former": former, "alias": found.get("alias"), "served": found.get("served")}
+    if "exposure" in found:
+        more["exposure"] = found["exposure"]
     want = _wanted(run, choice, proof, delivery)
     if not alias.is_settled(want, probe):
         item = move.Alias(want, settings.ollama_models, probe.models.manifests)
@@ -96,6 +100,7 @@ def finish(
         more["served"] = what.id
         yield from keep.keep._inner(replace(what, state=state_with(more)), probe)
     yield from smoke.write_state._inner(state_with(more), found)
+    return state_with(more)
 
 
 def _wanted(run: HostRun, choice: Choice, proof: SmokeWanted, delivery: Pull) -> AliasWanted:

@@ -15,7 +15,7 @@ from r1fleet.driver.plan import plan as plan_driver
 from r1fleet.engine import install as engine
 from r1fleet.engine import wanted
 from r1fleet.fleet import HostRun
-from r1fleet.gateway import balance
+from r1fleet.gateway import balance, exposure
 from r1fleet.gateway import stage as gateway
 from r1fleet.hostfacts import Probe
 from r1fleet.leased import leased, rehearse
@@ -131,8 +131,11 @@ def _serve(
         or needs_load(probe, proof.digest, proof.keep_alive, proof.same_weights),
     )
     probe = yield from stages.look_again(run)
-    yield from stages.verify(run, probe, proof, sizing, tried, (delivery, *extras), game)
-    yield from gateway.open_up(run, probe, proof.digest, proof.context)
+    state = yield from stages.verify(run, probe, proof, sizing, tried, (delivery, *extras), game)
+    if settings.expose == "gateway":
+        yield from gateway.open_up(run, probe, proof.digest, proof.context)
+        probe = yield from stages.look_again(run)
+    yield from exposure.check._inner(run, probe, state)
     for command in stages.tidy(run, probe, proof, choice, (delivery, *extras)):
         yield optional(command)  # what is proven is not put back for that
 

@@ -193,9 +193,10 @@ def verify(
     tried: Tried,
     pulls: tuple[pull.Pull, ...],
     game: Game | None,
-) -> Commands:
+) -> Generator[FunctionCommand, None, Mapping[str, Any]]:
     """Proof that the host serves from where it should; asked again only when something changed
-    or the last proof is too old. What a loaded model shows of itself is looked at every time."""
+    or the last proof is too old. What a loaded model shows of itself is looked at every time.
+    Returns state.json as it is then."""
     choice = sizing.chosen
     extras = tuple(
         decide.extra_wanted(run.settings, choice, one.want.name, one.digest) for one in pulls[1:]
@@ -232,7 +233,7 @@ def verify(
     mount = (run.settings.ollama_models, probe.models.mount)
     record = sticky.record(sizing, policy(run.settings), tried)
     state_with = partial(new_state, record, models, verified, mount)
-    yield from handover.finish(run, probe, proof, extras, choice, pulls[0], state_with)
+    return (yield from handover.finish(run, probe, proof, extras, choice, pulls[0], state_with))
 
 
 def tidy(

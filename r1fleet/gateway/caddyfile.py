@@ -40,14 +40,14 @@ class Limits:
     body_mb: int = 32
 
 
-def caddyfile(settings: Settings, name: str, limits: Limits = Limits()) -> str:
+def caddyfile(settings: Settings, address: str, limits: Limits = Limits()) -> str:
     """The Caddyfile of a host's gateway.
 
-    + name: host name or address that its certificate is for
+    + address: by which others reach the host
     """
     return render(
         "Caddyfile",
-        **frame(settings, name, limits=limits),
+        **frame(settings, address, limits=limits),
         engine=urlsplit(settings.base_url).netloc,
         routes={"use": line_of(USE), "admin": line_of(ADMIN), "blobs": line_of(BLOBS)},
         pool_dir=paths.GATEWAY_POOLS,
@@ -55,18 +55,21 @@ def caddyfile(settings: Settings, name: str, limits: Limits = Limits()) -> str:
 
 
 def frame(
-    settings: Settings, name: str, more_names: Sequence[str] = (), limits: Limits = Limits()
+    settings: Settings, address: str, more_names: Sequence[str] = (), limits: Limits = Limits()
 ) -> dict[str, object]:
     """What every gateway's Caddyfile is filled with: where it listens, as whom, for whom."""
     listen, port = settings.gateway_listen.rpartition(":")[::2]
-    scheme = "http" if settings.gateway_tls == "off" else "https"
-    names = [] if scheme == "http" else [name, *more_names]
+    tls = settings.gateway_tls
+    scheme = "http" if tls == "off" else "https"
+    # What a certificate is for; no public authority has one for the inventory's address.
+    names = [settings.gateway_name, None if tls == "acme" else address, *more_names]
+    named = [] if tls == "off" else list(dict.fromkeys(filter(None, names)))
     return {
-        "server_name": names[0] if names else "",
-        # The one without a name takes what asks for any other: by address, or by no name at all.
-        "sites": [*(f"https://{_in_url(one)}:{port}" for one in names), f"{scheme}://:{port}"],
+        "server_name": named[0] if named else "",
+        # The one without a name takes what asks for any other, or for none.
+        "sites": [*(f"https://{_in_url(name)}:{port}" for name in named), f"{scheme}://:{port}"],
         "bind": "" if listen in ("0.0.0.0", "[::]") else listen.strip("[]"),
-        "tls": settings.gateway_tls,
+        "tls": tls,
         "certificate": settings.gateway_certificate,
         "key": settings.gateway_key,
         "limits": limits,

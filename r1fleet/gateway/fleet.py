@@ -32,20 +32,20 @@ def gateway(
 
     Raises TokensError where the store has no key.
     """
-    config = caddyfile(settings, settings.gateway_name or address, stands, routes)
+    config = caddyfile(settings, address, stands, routes)
     return make(settings, config, secrets(store, stands), arch)
 
 
 def caddyfile(
-    settings: Settings, name: str, stands: Sequence[Stand], routes: Sequence[Route]
+    settings: Settings, address: str, stands: Sequence[Stand], routes: Sequence[Route]
 ) -> str:
-    """The Caddyfile. `name` is the host name or address that its certificate is for."""
+    """The Caddyfile of a host that others reach at `address`."""
     names = [route.name for route in routes]
     wished = settings.pool_default
     given = {size: host for size, host in settings.pool_names.items() if size in names}
     return render(
         "Caddyfile-fleet",
-        **frame(settings, name, sorted(given.values())),
+        **frame(settings, address, sorted(given.values())),
         routes=routes,
         classes="|".join(size.replace(".", r"\.") for size in names),
         default=wished if wished in names else names[0],

@@ -7,12 +7,15 @@ from typing import Any
 
 from pyinfra.api import FunctionCommand, Host, operation
 
-from r1fleet import drain, outcome, paths, tags
+from r1fleet import outcome, paths, tags
 from r1fleet.alias import wanted as alias
 from r1fleet.alias.move import Alias, move
 from r1fleet.alias.wanted import AliasWanted, Rendered
+from r1fleet.drain import drain
 from r1fleet.engine import install as engine
 from r1fleet.fleet import HostRun
+from r1fleet.gateway import stage as gateway
+from r1fleet.gateway.wanted import UNIT
 from r1fleet.hostfacts import Probe
 from r1fleet.model.manifest import manifest_path
 from r1fleet.remote import HostFailure, changed, fail, host_task, run, say, step
@@ -71,9 +74,8 @@ def restore(host_run: HostRun, back: Restoration) -> Commands:
         return
     proof = back.what.smoke
     if back.done == "restart":
-        limit_s = host_run.settings.drain_timeout_s
-        if limit_s and host_run.probe and host_run.probe.loaded:
-            yield drain.wait("rollback", "waits for running requests", limit_s)
+        if host_run.probe:
+            yield from drain._inner(host_run.probe, host_run.settings.drain_timeout_s)
         yield engine.restart("rollback", "restarts Ollama", proof.base_url, "Ollama restarted")
     # A restart of the engine has begun a load already, which is joined.
     verb = "start" if back.done == "restart" else "restart"
@@ -95,6 +97,8 @@ def restore(host_run: HostRun, back: Restoration) -> Commands:
     state = _state(host_run, back.what, probe)
     yield from _drop_names(back.what, state, probe)
     yield from smoke.write_state._inner(state, probe.state)
+    if probe.unit(UNIT).active == "active":
+        yield from gateway.open_up(host_run, probe, proof.digest, proof.context)
     stamp = (state["verified"] or {}).get("settings")
     yield note("rollback", f"back to {back.told}", proof.model, stamp)
 

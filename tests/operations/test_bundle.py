@@ -163,7 +163,7 @@ def test_the_engine_is_sent_once_and_checked(host: FakeHost, bundle: Path) -> No
 
 
 def preview(probe: Probe, bundle: Path, **changes: Any) -> tuple[list[str], str | None]:
-    host: Any = SimpleNamespace(name="h", state=SimpleNamespace(is_executing=False))
+    host: Any = SimpleNamespace(name="h", data={}, state=SimpleNamespace(is_executing=False))
     settings = Settings(bundle=str(bundle), mirror_url="http://m:5080", **changes)
     return rollout.preview(HostRun(host, settings, probe))
 

@@ -22,7 +22,7 @@ def fresh_outcomes(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def drift_of(probe: Probe, **settings: Any) -> tuple[Drift, ...]:
-    host: Any = SimpleNamespace(name="h", state=SimpleNamespace(is_executing=False))
+    host: Any = SimpleNamespace(name="h", data={}, state=SimpleNamespace(is_executing=False))
     run = HostRun(host, Settings(**settings), probe)
     steps, _ = rollout.preview(run)
     return find(run.settings, probe, choice_of(probe), steps, datetime.now(UTC))

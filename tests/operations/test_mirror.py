@@ -329,7 +329,7 @@ def preview(run: HostRun) -> list[str]:
 
 def stub(probe: Probe, **changes: Any) -> HostRun:
     settings = changes.pop("settings", Settings())
-    anybody: Any = SimpleNamespace(name="h", state=SimpleNamespace(is_executing=False))
+    anybody: Any = SimpleNamespace(name="h", data={}, state=SimpleNamespace(is_executing=False))
     return HostRun(anybody, settings, probe, **changes)
 
 

@@ -23,7 +23,7 @@ def fresh_outcomes(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def run_of(probe: Probe | None, **settings: Any) -> HostRun:
-    host: Any = SimpleNamespace(name="h", state=SimpleNamespace(is_executing=False))
+    host: Any = SimpleNamespace(name="h", data={}, state=SimpleNamespace(is_executing=False))
     return HostRun(host, Settings(**settings), probe)
 
 

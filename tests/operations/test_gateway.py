@@ -1,0 +1,351 @@
+"""The gateway stage: what is sent, in which order, and that no secret is in a command."""
+
+import hashlib
+import io
+import subprocess
+import tarfile
+import threading
+from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from importlib import resources
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from r1fleet import drain, fleet, outcome, rollout
+from r1fleet.fleet import HostRun
+from r1fleet.gateway import exposure, install, knock, stage, wanted
+from r1fleet.gateway.tokens import TokensError
+from r1fleet.hostfacts import Gateway, LoadedModel, Probe, Unit
+from r1fleet.remote import title
+from r1fleet.settings import Settings
+from tests.operations.fakehost import FakeHost
+from tests.unit.build import RUNNING, bare, working
+
+SECRET = f"r1f_{'a' * 43}"
+STORE = f"key {'k' * 43}\nalice use {SECRET}\n"
+DIGEST = "0" * 64
+
+
+@pytest.fixture(autouse=True)
+def fresh(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(outcome, "_outcomes", {})
+
+
+@pytest.fixture
+def tokens(tmp_path: Path) -> str:
+    path = tmp_path / "tokens"
+    path.write_text(STORE)
+    path.chmod(0o600)
+    return f"file:{path}"
+
+
+@pytest.fixture
+def want(tokens: str) -> wanted.GatewayWanted:
+    settings = Settings(expose="gateway", gateway_tokens=tokens)
+    return wanted.gateway(settings, settings.gateway_store, "h", "10.0.0.7", "x86_64")
+
+
+def as_wanted(want: wanted.GatewayWanted, **changes: Any) -> Probe:
+    files = {file.path: file.sha256 for file in (*want.files, want.unit)}
+    gateway = Gateway(current=want.archive.key, versions=frozenset({want.archive.key}))
+    return bare("T4", files=files, units={wanted.UNIT: RUNNING}, gateway=gateway, **changes)
+
+
+def titles(probe: Probe, want: wanted.GatewayWanted) -> list[str]:
+    return [title(command) for command in install.install._inner(probe, want, {})]
+
+
+def test_a_bare_host_is_made_ready_and_not_opened(want: wanted.GatewayWanted) -> None:
+    assert titles(bare("T4"), want) == [
+        "gateway: downloads and checks Caddy 2.11.9",
+        "gateway: prepares its account and folders",
+        "gateway: notes a restart",
+        "gateway: switches to Caddy 2.11.9",
+        "gateway: writes /etc/r1fleet/gateway/Caddyfile",
+        "gateway: writes /etc/r1fleet/gateway/tokens",
+        "gateway: validates its files",
+        "gateway: writes /etc/systemd/system/r1fleet-gateway.service",
+    ]
+
+
+def test_a_gateway_as_wanted_is_left_alone(want: wanted.GatewayWanted) -> None:
+    assert titles(as_wanted(want), want) == []
+    assert list(install.start._inner(as_wanted(want))) == []
+
+
+def test_other_tokens_mean_a_reload_and_another_unit_a_restart(want: wanted.GatewayWanted) -> None:
+    probe = as_wanted(want)
+    probe.files[want.files[1].path] = "0" * 64
+    assert titles(probe, want) == [
+        "gateway: prepares its account and folders",
+        "gateway: writes /etc/r1fleet/gateway/tokens",
+        "gateway: validates its files",
+        "gateway: reloads the gateway",
+    ]
+    probe = as_wanted(want)
+    probe.files[want.unit.path] = "0" * 64
+    assert titles(probe, want)[-1] == "gateway: restarts the gateway"
+
+
+@pytest.mark.parametrize("verb", ["reload", "restart"])
+def test_a_run_that_was_cut_off_is_made_good(want: wanted.GatewayWanted, verb: str) -> None:
+    probe = as_wanted(want)
+    probe = replace(probe, gateway=replace(probe.gateway, pending=verb))
+    assert titles(probe, want) == [f"gateway: {verb}s the gateway"]
+
+
+def test_no_secret_is_in_any_command(want: wanted.GatewayWanted) -> None:
+    commands = list(install.install._inner(bare("T4"), want, {}))
+    scripts = [str(arg) for command in commands for arg in command.args]
+    assert sum(SECRET in str(command.kwargs.get("stdin")) for command in commands) == 1
+    assert not [script for script in scripts if "r1f_a" in script]
+
+
+@pytest.mark.parametrize("versions", [frozenset(), frozenset({"2.11.9"})])
+def test_a_gateway_that_is_not_wanted_goes(versions: frozenset[str]) -> None:
+    probe = bare("T4", gateway=Gateway(versions=versions))
+    steps = [title(command) for command in install.remove._inner(probe)]
+    assert steps == ["gateway: closes and removes the gateway"][: len(versions)]
+    left = bare("T4", units={wanted.UNIT: Unit(load="loaded")})
+    assert len(list(install.remove._inner(left))) == 1
+
+
+def run_of(probe: Probe, **settings: Any) -> HostRun:
+    host: Any = SimpleNamespace(
+        name="h", data={"ssh_hostname": "10.0.0.7"}, state=SimpleNamespace(is_executing=False)
+    )
+    return HostRun(host, Settings(**settings), probe)
+
+
+def test_it_is_ready_before_the_proof_and_opened_after_it(tokens: str) -> None:
+    run = run_of(bare("T4", driver=working("T4")), expose="gateway", gateway_tokens=tokens)
+    steps, refusal = rollout.preview(run)
+    assert refusal is None
+    order = [
+        "gateway: writes /etc/r1fleet/gateway/tokens",
+        "verify: loads deepseek-r1:14b and asks it the smoke prompt",
+        "gateway: opens the gateway",
+        "verify: connects to 10.0.0.7, from here and from another host",
+    ]
+    places = [steps.index(step) for step in order]
+    assert places == sorted(places)
+
+
+def test_without_tokens_the_host_is_refused(tmp_path: Path) -> None:
+    settings = Settings(expose="gateway", gateway_tokens=f"file:{tmp_path}/none")
+    with pytest.raises(TokensError, match="r1fleet token new NAME"):
+        _ = settings.gateway_store
+
+
+def test_a_host_is_opened_with_its_pool_and_takes_requests_again() -> None:
+    run = run_of(bare("T4"), expose="gateway")
+    probe = bare("T4", gateway=Gateway(pools=frozenset({"a" * 12}), drained=True))
+    steps = [title(command) for command in stage.open_up(run, probe, DIGEST, 32768)]
+    assert steps[0].startswith("gateway: joins the pool ")
+    assert steps[1:] == ["gateway: opens the gateway", "gateway: takes requests again"]
+    assert list(stage.open_up(run_of(bare("T4")), probe, DIGEST, 32768)) == []
+
+
+def test_requests_are_held_back_before_they_are_waited_for() -> None:
+    loaded = LoadedModel("deepseek-r1:14b", DIGEST, 1, 1, 32768)
+    probe = bare("T4", units={wanted.UNIT: RUNNING}, loaded=(loaded,))
+    steps = [title(command) for command in drain.drain._inner(probe, 60)]
+    assert steps == [
+        "gateway: holds new requests back",
+        "engine: waits for running requests",
+    ]
+    closed = bare("T4", loaded=(loaded,))
+    assert len(list(drain.drain._inner(closed, 60))) == 1
+
+
+def test_the_health_check_fails_before_requests_are_refused(tmp_path: Path) -> None:
+    host = FakeHost(tmp_path, "h")
+    host.tool("sleep", '#!/bin/sh\necho "$1" >"$ROOT/slept"; ls "$ROOT/marks" >"$ROOT/seen"\n')
+    script = drain._HOLD_BACK.replace("/run/r1fleet", str(tmp_path / "marks"))
+    for _ in range(2):  # a second time it waits for nobody
+        ok, _said = host.run_shell_command(script, False, False, _timeout=30)
+        assert ok
+    assert (tmp_path / "seen").read_text() == "draining\n"
+    assert int((tmp_path / "slept").read_text()) > 2 * 2
+    assert {path.name for path in (tmp_path / "marks").iterdir()} == {"draining", "refusing"}
+    assert host.at("/var/lib/r1fleet/draining").exists()
+
+
+def archive(folder: Path, name: str = "caddy") -> str:
+    """A release's folder; returns the archive's SHA-512."""
+    content = io.BytesIO()
+    with tarfile.open(fileobj=content, mode="w:gz") as tar:
+        entry = tarfile.TarInfo(name)
+        entry.mode, entry.size = 0o755, 10
+        tar.addfile(entry, io.BytesIO(b"#!/bin/sh\n"))
+    folder.mkdir()
+    (folder / "caddy_1_linux_amd64.tar.gz").write_bytes(content.getvalue())
+    digest = hashlib.sha512(content.getvalue()).hexdigest()
+    lines = f"{'1' * 128}  caddy_1_linux_arm64.tar.gz\n{digest}  caddy_1_linux_amd64.tar.gz\n"
+    (folder / "caddy_1_checksums.txt").write_text(lines)
+    return digest
+
+
+def fetch(folder: Path, sha512: str) -> subprocess.CompletedProcess[str]:
+    script = (resources.files("r1fleet.gateway") / "install.sh").read_text(encoding="ascii")
+    values = {
+        "PATH": "/usr/local/bin:/usr/bin:/bin",
+        "URL": f"file://{folder}/caddy_1_linux_amd64.tar.gz",
+        "SUMS_URL": f"file://{folder}/caddy_1_checksums.txt",
+        "SHA512": sha512,
+        "ROOT": str(folder / "opt"),
+        "KEY": "1",
+    }
+    return subprocess.run(
+        ["sh", "-c", script], env=values, capture_output=True, text=True, timeout=60, check=False
+    )
+
+
+@pytest.mark.parametrize("pinned", [True, False])
+def test_the_archive_is_checked_and_unpacked(tmp_path: Path, pinned: bool) -> None:
+    folder = tmp_path / "v1"
+    digest = archive(folder)
+    for _ in range(2):
+        done = fetch(folder, digest if pinned else "")
+        assert done.returncode == 0, done.stderr
+    binary = folder / "opt/1/caddy"
+    assert binary.stat().st_mode & 0o777 == 0o755
+    assert [path.name for path in (folder / "opt").iterdir()] == ["1"]
+
+
+@pytest.mark.parametrize("trouble", ["pin", "sums", "no line", "no sums", "no caddy"])
+def test_an_archive_that_is_not_as_it_should_be(tmp_path: Path, trouble: str) -> None:
+    folder = tmp_path / "v1"
+    archive(folder, "other" if trouble == "no caddy" else "caddy")
+    sums = folder / "caddy_1_checksums.txt"
+    if trouble == "sums":
+        sums.write_text(f"{'0' * 128}  caddy_1_linux_amd64.tar.gz\n")
+    elif trouble == "no line":
+        sums.write_text("")
+    elif trouble == "no sums":
+        sums.unlink()
+    done = fetch(folder, "0" * 128 if trouble == "pin" else "")
+    assert done.returncode == 1
+    said = {"pin": "expected 0000", "sums": "expected 0000", "no line": "has no line for"}
+    assert said.get(trouble, "") in done.stderr
+    assert list((folder / "opt").iterdir()) == []
+
+
+class Service:
+    """Something that speaks HTTP; with a token it answers otherwise than without."""
+
+    def __init__(self, without: int, with_token: int) -> None:
+        class Handler(BaseHTTPRequestHandler):
+            def log_message(self, format: str, *args: object) -> None:
+                pass
+
+            def do_GET(self) -> None:
+                told = "Authorization" in self.headers
+                self.send_response(with_token if told else without)
+                self.end_headers()
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.thread = threading.Thread(target=self.server.serve_forever, args=(0.02,))
+
+    def __enter__(self) -> int:
+        self.thread.start()
+        return self.server.server_port
+
+    def __exit__(self, *_: object) -> None:
+        self.server.shutdown()
+        self.thread.join()
+        self.server.server_close()
+
+
+@pytest.fixture
+def closed() -> int:
+    """A port where nobody listens."""
+    with Service(200, 200) as port:
+        return port
+
+
+def tried(tmp_path: Path, tokens: str, policy: str, **ports: Any) -> str | None:
+    """The failure of a host after the check, from here; there is no other host."""
+    host = FakeHost(tmp_path, "h")
+    settings = Settings(gateway_tokens=tokens)
+    anybody: Any = host
+    want = exposure.Exposure(
+        policy, "127.0.0.1", ports["engine"], ports.get("gateway"), "off", "127.0.0.1"
+    )
+    host.play([exposure.try_it("verify", "connects", want, HostRun(anybody, settings))])
+    return outcome.of("h").failure
+
+
+@pytest.mark.parametrize("policy", ["local", "gateway"])
+@pytest.mark.parametrize("status", [200, 403])
+def test_an_engine_that_answers_others_fails_its_host(
+    tmp_path: Path, tokens: str, policy: str, status: int
+) -> None:
+    with Service(status, status) as port:
+        failure = tried(tmp_path, tokens, policy, engine=port)
+    assert failure
+    assert f"expose is {policy}, and this machine reaches the engine at http://127." in failure
+
+
+def test_an_engine_that_nobody_reaches_is_local(tmp_path: Path, tokens: str, closed: int) -> None:
+    assert tried(tmp_path, tokens, "local", engine=closed) is None
+    assert outcome.of("h").warnings == []
+
+
+def test_open_is_open(tmp_path: Path, tokens: str, closed: int) -> None:
+    with Service(200, 200) as port:
+        assert tried(tmp_path, tokens, "open", engine=port) is None
+    assert outcome.of("h").warnings == []
+    assert tried(tmp_path, tokens, "open", engine=closed) is None
+    assert "does not reach the engine" in outcome.of("h").warnings[0]
+
+
+@pytest.mark.parametrize(
+    ("without", "with_token", "words"),
+    [(401, 200, None), (200, 200, "200 without a token"), (401, 401, "401 with one")],
+)
+def test_a_gateway_asks_for_a_token(
+    tmp_path: Path, tokens: str, closed: int, without: int, with_token: int, words: str | None
+) -> None:
+    with Service(without, with_token) as port:
+        failure = tried(tmp_path, tokens, "gateway", engine=closed, gateway=port)
+    assert (failure is None) is (words is None)
+    assert words is None or words in str(failure)
+
+
+def test_a_gateway_that_is_not_reached_is_told(tmp_path: Path, tokens: str, closed: int) -> None:
+    assert tried(tmp_path, tokens, "gateway", engine=closed, gateway=closed + 1) is None
+    assert any("is not reached from this machine" in text for text in outcome.of("h").warnings)
+
+
+def test_another_host_tries_as_well(
+    tmp_path: Path, tokens: str, closed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = FakeHost(tmp_path, "o")
+    other.tool("curl", '#!/bin/sh\necho "$@" >>"$ROOT/asked"; printf "200 "\n')
+    anybody: Any = other
+    monkeypatch.setattr(fleet._fleet, "runs", {"o": HostRun(anybody, Settings(), bare("T4"))})
+    failure = tried(tmp_path, tokens, "local", engine=closed)
+    assert failure
+    assert "expose is local, and o reaches the engine" in failure
+    assert SECRET not in (tmp_path / "asked").read_text()
+
+
+def test_a_proof_of_exposure_stands_as_long_as_the_hosts_own(tokens: str) -> None:
+    want = exposure.exposure(Settings(expose="gateway"), "10.0.0.7", "")
+    proof = {"at": "then"}
+    now = exposure.stamp(want, bare("T4"))
+    before = {"verified": proof, "exposure": {"stamp": now}}
+    assert exposure.is_proven(before, before, want, now)
+    assert not exposure.is_proven({"verified": {"at": "now"}}, before, want, now)
+    assert not exposure.is_proven(before, {"verified": proof}, want, now)
+    assert not exposure.is_proven(before, before, want, exposure.stamp(want, bare(boot_id="b1")))
+
+
+def test_knocking_where_nobody_is_raises_nothing_else_than_os_errors(closed: int) -> None:
+    assert not knock.answers("127.0.0.1", closed)
+    with pytest.raises(OSError, match="refused"):
+        knock.gateway("127.0.0.1", closed, "off", "x", "", SECRET)
