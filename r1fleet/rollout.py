@@ -124,6 +124,7 @@ def _serve(
     extras = yield from stages.extras(run, probe, sizing)
     largest = alias.weights(delivery.installed.blobs) if delivery.installed else None
     proof = decide.proof_wanted(settings, choice, delivery.digest, probe, largest)
+    yield from gateway.step_out(run, probe, proof.digest, proof.context)
     yield from engine.preload._inner(
         probe,
         wanted.preload(settings, proof.model),
