@@ -113,11 +113,15 @@ def set_up(stack: ExitStack) -> tuple[Way, ...]:
 @contextmanager
 def running(home: Path, config: str, tokens: str) -> Iterator[str]:
     """A Caddy with these files, in folders of its own; yields the certificate of its CA."""
-    pools = home / "pools"
+    pools, slots = home / "pools", home / "slots"
     pools.mkdir(parents=True)
     (pools / POOL).touch()
+    slots.mkdir()
+    for name in ("14b-1", "14b-2"):
+        (slots / name).write_text(POOL)
     marks = home / "run"
     moved = config.replace(paths.GATEWAY_POOLS, str(pools))
+    moved = moved.replace(paths.GATEWAY_SLOTS, str(slots))
     moved = moved.replace(paths.DRAINING.rpartition("/")[0] + "\n", f"{marks}\n")
     moved = moved.replace("/run/r1fleet-gateway/admin.sock", str(home / "admin.sock"))
     (home / "Caddyfile").write_text(moved)

@@ -12,6 +12,7 @@ from r1fleet import decide, paths
 from r1fleet.alias import wanted as alias
 from r1fleet.driver.plan import only_holds
 from r1fleet.driver.plan import plan as plan_driver
+from r1fleet.gateway.wanted import UNIT
 from r1fleet.hostfacts import LoadedModel, Probe, Unit
 from r1fleet.model import manifest
 from r1fleet.model.manifest import ModelWanted
@@ -57,6 +58,7 @@ def find(
         *_files(probe, own),
         *(Drift("drop-in", f"{path} is not r1fleet's, a run leaves it") for path in probe.dropins),
         *_units(probe),
+        *_gateway(settings, probe),
         *(_models(settings, probe, choice) if choice else ()),
         *(_loaded(settings, probe, choice) if choice else ()),
         *_state(probe),
@@ -103,6 +105,18 @@ def _units(probe: Probe) -> Iterator[Drift]:
         yield from (Drift("unit", f"{name} {what}", stage) for what in _unit_faults(unit))
     if probe.restart_pending:
         yield Drift("restart", "files of the engine were changed, its restart is due", "engine")
+
+
+def _gateway(settings: Settings, probe: Probe) -> Iterator[Drift]:
+    unit = probe.unit(UNIT)
+    if settings.expose != "gateway":
+        if unit.load != "not-found":
+            yield Drift("gateway", f"{UNIT} is there and not wanted", "gateway")
+        return
+    if unit.load != "not-found":
+        yield from (Drift("unit", f"{UNIT} {what}", "gateway") for what in _unit_faults(unit))
+    if probe.gateway.drained:
+        yield Drift("gateway", "it keeps requests away, as in the middle of a change", "gateway")
 
 
 def _unit_faults(unit: Unit) -> Iterator[str]:

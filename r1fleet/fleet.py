@@ -167,7 +167,8 @@ def _begin(whole: State) -> None:
             outcome.of(name).warnings.append(over)
         if member_settings.listens_beyond_loopback:
             outcome.of(name).warnings.append(
-                f"Ollama listens on {member_settings.ollama_host} and asks nobody for a password"
+                f"expose is open: Ollama listens on {member_settings.ollama_host} and asks nobody"
+                " for a password"
             )
     active = [_fleet.runs[member.name] for member in whole.inventory.get_active_hosts()]
     live.prepare(whole, tuple(run.host.name for run in active))

@@ -88,8 +88,15 @@ def rows_of(state: State, settings: Mapping[str, Settings]) -> list[dict[str, An
     return [
         row_of(name, outcome.of(name), name in reached, name in failed, _executed(state))
         | {"plan": host_plan(outcome.of(name), settings[name])}
+        | _reached_at(state, name, settings[name])
         for name in settings
     ]
+
+
+def _reached_at(state: State, name: str, settings: Settings) -> dict[str, str]:
+    """Who reaches the engine, and where."""
+    address = str(state.inventory.get_host(name).data.get("ssh_hostname") or name)
+    return {"expose": settings.expose, "url": settings.client_url(address)}
 
 
 def row_of(

@@ -159,12 +159,22 @@ def _usage(console: Console, rows: list[dict[str, Any]], settings: Mapping[str, 
     if row is None:
         return
     member = settings[row["host"]]
-    name, url = member.alias or f"{member.model}:{row['tag']}", member.base_url
+    name, url = member.alias or f"{member.model}:{row['tag']}", row["url"]
+    shared = member.expose == "gateway"
+    where = (
+        "with a token, `r1fleet token new NAME`"
+        if shared
+        else f"it listens on {member.ollama_host}"
+    )
+    header = ' -H "Authorization: Bearer $TOKEN"' if shared else ""
+    if shared and member.gateway_tls == "internal":
+        header += " --cacert root.crt"  # docs/gateway.md says how to get it
     console.print(
-        f"\nUse it on {row['host']} (it listens on {member.ollama_host}):\n"
-        f'  curl {url}/api/chat -d \'{{"model": "{name}", "stream": false,'
+        f"\nUse it on {row['host']} ({where}):\n"
+        f'  curl {url}/api/chat{header} -d \'{{"model": "{name}", "stream": false,'
         f' "messages": [{{"role": "user", "content": "Hello"}}]}}\'\n'
-        f'  OpenAI client: base_url="{url}/v1", api_key="unused", model="{name}"',
+        f'  OpenAI client: base_url="{url}/v1", api_key="{"TOKEN" if shared else "unused"}",'
+        f' model="{name}"',
         markup=False,
         highlight=False,
         soft_wrap=True,

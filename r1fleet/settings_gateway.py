@@ -52,6 +52,10 @@ def _source(value: str) -> str:
     return value
 
 
+def _in_url(address: str) -> str:
+    return f"[{address}]" if ":" in address else address
+
+
 Word = Literal["yes-i-know"]
 Path = Annotated[str, AfterValidator(check.path)]
 
@@ -159,6 +163,16 @@ class GatewaySettings(DriverSettings):
     @property
     def gateway_port(self) -> int:
         return int(self.gateway_listen.rpartition(":")[2])
+
+    def client_url(self, address: str) -> str:
+        """Where clients reach the engine of a host at this address; from the host itself alone
+        with expose local."""
+        if self.expose == "local":
+            return self.base_url
+        if self.expose == "open":
+            return f"http://{_in_url(address)}:{self.ollama_host.rpartition(':')[2]}"
+        scheme = "http" if self.gateway_tls == "off" else "https"
+        return f"{scheme}://{_in_url(self.gateway_name or address)}:{self.gateway_port}"
 
     @property
     def gateway_store(self) -> tokens.Store:

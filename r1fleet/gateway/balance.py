@@ -1,19 +1,25 @@
 """The fleet gateway among the stages of its host, and again between the waves of a rollout."""
 
-from collections.abc import Collection, Generator
+from collections.abc import Collection, Generator, Sequence
 from functools import partial
 
 from pyinfra.api import FunctionCommand, operation
 
-from r1fleet import fleet, outcome
+from r1fleet import fleet, outcome, paths
 from r1fleet.fleet import HostRun
 from r1fleet.gateway import fleet as wanted
 from r1fleet.gateway import install, pool, stands
 from r1fleet.hostfacts import Probe
 from r1fleet.leased import leased
-from r1fleet.remote import fail
+from r1fleet.remote import fail, step
+from r1fleet.shell import assign, write_file
 
 Commands = Generator[FunctionCommand, None, None]
+
+_PUT = """
+install -d -m 755 "$DIR" || exit 1
+put() { echo "$2" >"$DIR/.new" && chmod 644 "$DIR/.new" && mv -f "$DIR/.new" "$DIR/$1" || exit 1; }
+"""
 
 
 def stage(run: HostRun, probe: Probe, leaving: Collection[str] = ()) -> Commands:
@@ -34,7 +40,28 @@ def stage(run: HostRun, probe: Probe, leaving: Collection[str] = ()) -> Commands
         return
     want = wanted.gateway(settings, settings.gateway_store, run.address, probe.arch, behind, routes)
     yield from install.install._inner(probe, want, settings.proxies)
+    knows = wanted.knows(behind, routes)
+    if probe.gateway.knows != knows:
+        yield _tell(routes, knows)
     yield from install.start._inner(probe)
+
+
+def _tell(routes: Sequence[pool.Route], knows: str) -> FunctionCommand:
+    """A step that writes the slots, each by one rename, and what they were made from."""
+    lines = "".join(f"put {name} {found}\n" for name, found in wanted.slots(routes).items())
+    pools = {route.name: " then ".join(route.pools[:2]) for route in routes}
+    told = ", ".join(f"{name} {found}" for name, found in pools.items())
+    return step(
+        "gateway",
+        f"answers from the pools {told}",
+        assign({"DIR": paths.GATEWAY_SLOTS})
+        + _PUT
+        + lines
+        + write_file(paths.GATEWAY_KNOWS, knows, mode="644"),
+        f"check {paths.GATEWAY_DIR}",
+        stdin=knows,
+        change="pools",
+    )
 
 
 def again(run: HostRun, leaving: Collection[str] = ()) -> Commands:

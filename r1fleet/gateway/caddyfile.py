@@ -37,6 +37,7 @@ class Limits:
     read_body_s: int = 30
     read_body_rate: int = 1024
     write_stall_s: int = 60
+    idle_s: int = 60
     body_mb: int = 32
 
 

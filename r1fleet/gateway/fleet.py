@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, fields
 from typing import Any
 
+from r1fleet import paths
 from r1fleet.gateway import pool
 from r1fleet.gateway.caddyfile import ADMIN, BLOBS, USE, frame, line_of
 from r1fleet.gateway.pool import Route, Stand
@@ -52,13 +53,12 @@ def caddyfile(
         names=sorted(given.items()),
         scheme="http" if stands[0].tls == "off" else "https",
         roots=sorted({_der(stand.root) for stand in stands if stand.root}),
+        slot_dir=paths.GATEWAY_SLOTS,
         health_interval_s=pool.HEALTH_INTERVAL_S,
         whole_mb=WHOLE_MB,
         whole_digits=len(str(WHOLE_MB * 10**6)) - 1,
         routes_use=line_of(USE),
         routes_admin=line_of((*ADMIN, *BLOBS)),
-        two="|".join(route.name.replace(".", r"\.") for route in routes if route.pools[1:]),
-        knows=knows(stands),
     )
 
 
@@ -73,16 +73,27 @@ def secrets(store: Store, stands: Sequence[Stand]) -> str:
     return "".join(f"({name}) {{\n{lines}}}\n" for name, lines in parts.items())
 
 
-def knows(stands: Sequence[Stand]) -> str:
-    """The hosts in one line, for the Caddyfile: of a host that does not answer the next run knows
-    what this one knew."""
-    return json.dumps([asdict(stand) for stand in stands], sort_keys=True)
+def slots(routes: Sequence[Route]) -> dict[str, str]:
+    """The files that say which pool a class is to be answered from, and which one when that has no
+    host: name -> pool. Caddy reads them at each request, and is not reloaded for them."""
+    found: dict[str, str] = {}
+    for route in routes:
+        first, second = (*route.pools, *route.pools)[:2]
+        found |= {f"{route.name}-1": first, f"{route.name}-2": second}
+    return found
+
+
+def knows(stands: Sequence[Stand], routes: Sequence[Route]) -> str:
+    """All that it was told, in one line: the slots, and the hosts. Of a host that does not answer
+    the next run knows from here what this one knew."""
+    hosts = [asdict(stand) for stand in stands]
+    return json.dumps({"slots": slots(routes), "hosts": hosts}, sort_keys=True)
 
 
 def read_known(text: str) -> tuple[Stand, ...]:
     """The hosts of such a line; none where it cannot be read."""
     try:
-        return tuple(_stand(row) for row in json.loads(text))
+        return tuple(_stand(row) for row in json.loads(text)["hosts"])
     except (ValueError, TypeError, KeyError):
         return ()
 

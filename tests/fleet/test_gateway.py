@@ -42,6 +42,11 @@ class Shared:
     def deploy(self, *more: str) -> Run:
         return self.lab.deploy(*self.flags, *more)
 
+    def reloads(self) -> int:
+        """How often the gateway has read its Caddyfile again."""
+        script = "journalctl --sync; journalctl -q -u r1fleet-gateway -o cat --no-pager -b"
+        return int(self.lab.on(GATEWAY, f"{script} | grep -c '^Reloading' || :"))
+
     def since(self) -> str:
         """This moment, for `asked`."""
         return self.lab.on(GATEWAY, "date +%s.%N").strip()
@@ -183,7 +188,7 @@ def other_engine(lab: Lab) -> tuple[str, ...]:
 
 
 def test_a_rolling_engine_upgrade_fails_no_request(shared: Shared) -> None:
-    lab = shared.lab
+    lab, reloads = shared.lab, shared.reloads()
     current = {host: lab.on(host, "readlink /opt/ollama/current") for host in lab.hosts}
     with Crowd(shared.door, "an engine upgrade") as crowd:
         run = shared.deploy(*THREES, *other_engine(lab))
@@ -195,11 +200,12 @@ def test_a_rolling_engine_upgrade_fails_no_request(shared: Shared) -> None:
         assert "Ollama restarted" in run.row(host)["changes"], run.row(host)
     assert not crowd.failed, (crowd.told, crowd.failed[:5])
     assert all(mine for mine in crowd.words)
+    assert shared.reloads() == reloads
 
 
 def test_a_new_tag_moves_every_client_once(shared: Shared, tmp_path: Path) -> None:
     """Both pools are known while the hosts go from one to the other."""
-    lab = shared.lab
+    lab, reloads = shared.lab, shared.reloads()
     with published(lab, tmp_path, OTHER_TAG, answer="READYX") as flags:
         with Crowd(shared.door, "a new tag") as crowd:
             run = shared.deploy(*THREES, "--data", f"tag={OTHER_TAG}", *flags)
@@ -210,6 +216,7 @@ def test_a_new_tag_moves_every_client_once(shared: Shared, tmp_path: Path) -> No
     for mine in crowd.words:
         assert mine == sorted(mine)  # READY, and READYX from one moment on
         assert set(mine) == {"READY", "READYX"}
+    assert shared.reloads() == reloads
     back = shared.deploy()
     assert back.code == 0, back.output
 

@@ -10,9 +10,11 @@ import pytest
 from r1fleet import outcome, paths, rollout
 from r1fleet.drift import Drift, find
 from r1fleet.fleet import HostRun
-from r1fleet.hostfacts import LoadedModel, Probe, Unit
+from r1fleet.gateway import wanted as gateway_wanted
+from r1fleet.gateway.pool import pool_id
+from r1fleet.hostfacts import Gateway, LoadedModel, Probe, Unit
 from r1fleet.settings import Settings
-from tests.unit.build import BARE_DRIVER, bare
+from tests.unit.build import BARE_DRIVER, RUNNING, bare
 from tests.unit.served import BLOB, DIGEST, NAME, PATH, choice_of, served
 
 
@@ -208,3 +210,42 @@ def test_a_unit_whose_file_is_missing_is_told_once() -> None:
     kinds = [item.kind for item in drift_of(gone)]
     assert kinds.count("unit file") == 1
     assert "unit" not in kinds
+
+
+def gateway(**changes: Any) -> Probe:
+    """A host with a gateway as wanted, but for what is named."""
+    settings = Settings(expose="gateway", gateway_tokens="env:R1_TEST_STORE")
+    want = gateway_wanted.gateway(settings, settings.gateway_store, "h", "h", "x86_64")
+    probe = served()
+    found = Gateway(
+        current=want.archive.key,
+        versions=frozenset({want.archive.key}),
+        pools=frozenset({pool_id(DIGEST, choice_of(probe).context)}),
+    )
+    files = {file.path: file.sha256 for file in (*want.files, want.unit)}
+    units = {**probe.units, gateway_wanted.UNIT: replace(RUNNING, **changes.pop("unit", {}))}
+    return replace(probe, files=probe.files | files, units=units, gateway=replace(found, **changes))
+
+
+@pytest.fixture
+def tokens(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+    monkeypatch.setenv("R1_TEST_STORE", f"key {'k' * 43}\n")
+    return {"expose": "gateway", "gateway_tokens": "env:R1_TEST_STORE"}
+
+
+def test_a_gateway_that_is_not_as_wanted(tokens: dict[str, str]) -> None:
+    kinds = {item.kind for item in drift_of(gateway(), **tokens)}
+    assert kinds == {"proof"}  # it was never tried who reaches it
+    edited = gateway()
+    edited.files[paths.GATEWAY_TOKENS] = "0" * 64
+    assert ("file", f"{paths.GATEWAY_TOKENS} is not as r1fleet writes it") in [
+        (item.kind, item.what) for item in drift_of(edited, **tokens)
+    ]
+    (stopped, *_) = drift_of(gateway(unit={"active": "inactive"}), **tokens)
+    assert stopped.what == "r1fleet-gateway.service is stopped"
+    (held, *_) = drift_of(gateway(drained=True), **tokens)
+    assert (held.kind, "keeps requests away" in held.what) == ("gateway", True)
+
+
+def test_a_gateway_that_nobody_wants(tokens: dict[str, str]) -> None:
+    assert only(gateway()) == ("gateway", "r1fleet-gateway.service is there and not wanted")

@@ -73,13 +73,14 @@ def told(run: HostRun) -> Probe:
     """The gateway's host, once it has what it should have."""
     runs = fleet.everyone()
     behind = stands.known(run, runs)
+    routes = balance.pool.routes(behind, mixed=False)
     want = made.gateway(
         run.settings,
         run.settings.gateway_store,
         run.address,
         "x86_64",
         behind,
-        balance.pool.routes(behind, mixed=False),
+        routes,
     )
     return bare(
         files={file.path: file.sha256 for file in (*want.files, want.unit)},
@@ -87,7 +88,7 @@ def told(run: HostRun) -> Probe:
         gateway=Gateway(
             current=want.archive.key,
             versions=frozenset({want.archive.key}),
-            knows=made.knows(behind),
+            knows=made.knows(behind, routes),
         ),
     )
 

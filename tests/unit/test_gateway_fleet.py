@@ -30,33 +30,42 @@ def text(*stands: Stand, **settings: Any) -> str:
     return fleet.caddyfile(own, "10.0.0.9", stands, routes)
 
 
-def proxies(config: str) -> dict[str, tuple[str, str]]:
-    """Of each way to hosts its upstreams and its pool, by the name of its snippet."""
-    rows = re.findall(r"\(to_(\S+)\) \{\s+reverse_proxy \{\s+to (.*)\s+import alike (\w+)", config)
-    return {name: (hosts, found) for name, hosts, found in rows}
+def ways(config: str) -> dict[str, tuple[str, str]]:
+    """Of each way to hosts its upstreams and its slot, by the name of its snippet."""
+    rows = re.findall(r"\(to_(\S+)\) \{\s+reverse_proxy \{\s+to (.*)\s+import alike (\S+)", config)
+    return {name: (hosts, slot) for name, hosts, slot in rows}
+
+
+def slots(*stands: Stand, mixed: bool = False) -> dict[str, str]:
+    return fleet.slots(pool.routes(stands, mixed=mixed))
 
 
 def test_a_class_is_balanced_over_its_hosts() -> None:
-    config = text(stand(1), stand(2), stand(3, "32b", now=NEW, soon=NEW))
-    assert proxies(config) == {
-        "14b_1": ("https://10.0.0.1:11443 https://10.0.0.2:11443", OLD),
-        "32b_1": ("https://10.0.0.3:11443", NEW),
+    stands = (stand(1), stand(2), stand(3, "32b", now=NEW, soon=NEW))
+    config, two = text(*stands), "https://10.0.0.1:11443 https://10.0.0.2:11443"
+    assert ways(config) == {
+        "14b_1": (two, "14b-1"),
+        "14b_2": (two, "14b-2"),
+        "32b_1": ("https://10.0.0.3:11443", "32b-1"),
+        "32b_2": ("https://10.0.0.3:11443", "32b-2"),
     }
+    assert slots(*stands) == {"14b-1": OLD, "14b-2": OLD, "32b-1": NEW, "32b-2": NEW}
     assert "lb_policy least_conn" in config
-    assert "health_uri /r1fleet/health/{args[0]}" in config
+    assert config.count("R1fleet-Pool {file./etc/r1fleet/gateway/slots/{args[0]}}") == 2
     assert "https://10.0.0.9:11443, https://:11443 {" in config
-    assert "lb_try_duration 10s" in config
-    assert "@next" not in config
-
-
-def test_the_other_pool_of_a_rollout_is_next() -> None:
-    config = text(stand(1, soon=NEW), stand(2, soon=NEW), stand(3, now=NEW, soon=NEW))
-    ways = proxies(config)
-    assert [ways[name][1] for name in ("14b_1", "14b_2")] == [OLD, NEW]
-    assert ways["14b_1"][0] == ways["14b_2"][0]  # each may be in both
     after = config[config.index("handle_errors") :]
     assert "import to_14b_2" in after
-    assert "lb_retries 3" in config
+    assert "import to_14b_1" not in after
+
+
+def test_a_rollout_changes_the_slots_and_never_the_file() -> None:
+    """A reload may drop a connection that is being opened in that moment."""
+    before = (stand(1, soon=NEW), stand(2, soon=NEW), stand(3, now=NEW, soon=NEW))
+    after = (stand(1, soon=NEW), *(stand(number, now=NEW, soon=NEW) for number in (2, 3)))
+    assert slots(*before) == {"14b-1": OLD, "14b-2": NEW}
+    assert slots(*after) == {"14b-1": NEW, "14b-2": OLD}
+    settled = tuple(stand(number) for number in (1, 2, 3))
+    assert text(*before) == text(*after) == text(*settled)
 
 
 def test_the_prefix_is_the_class_and_the_default_is_that_of_most_hosts() -> None:
@@ -83,8 +92,7 @@ def test_host_names_in_place_of_prefixes_are_in_the_certificate() -> None:
 
 def test_a_mixed_pool_asks_for_whatever_a_host_serves() -> None:
     stands = (stand(1), stand(2, now=NEW, soon=NEW))
-    assert proxies(text(*stands, pool_mixed=True))["14b_1"][1] == pool.ANY
-    assert "_2)" not in text(*stands, pool_mixed=True)
+    assert slots(*stands, mixed=True) == {"14b-1": pool.ANY, "14b-2": pool.ANY}
 
 
 def test_hosts_are_believed_by_their_own_certificates() -> None:
@@ -113,9 +121,10 @@ def test_secrets_are_in_the_file_of_tokens_alone() -> None:
 
 def test_what_it_knows_can_be_read_again() -> None:
     stands = (stand(1, "14b", "32b"), stand(2, now=None))
-    line = text(*stands).splitlines()[-1]
-    assert fleet.read_known(line.removeprefix("# knows: ")) == stands
-    for damaged in ("", "{}", "[1]", '[{"name": "n1"}]', "[", json.dumps(None)):
+    line = fleet.knows(stands, pool.routes(stands, mixed=False))
+    assert "\n" not in line
+    assert fleet.read_known(line) == stands
+    for damaged in ("", "{}", "[1]", '{"hosts": [{"name": "n1"}]}', "[", json.dumps(None)):
         assert fleet.read_known(damaged) == ()
 
 
