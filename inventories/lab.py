@@ -15,6 +15,7 @@ lab = (
                 "driver_keyring_sha256": _lab.driver_keyring_sha256[_host.release],
                 # Both ways in are used: root, and a user with sudo.
                 **({"ssh_user": "ops", "_sudo": True} if _name == "duo" else {}),
+                **({"serve": False} if _name == "gateway" else {}),
                 **({"no_gpu": "cpu", "cpu_largest_tag": "7b"} if not _host.gpus else {}),
             },
         )
@@ -40,3 +41,6 @@ lab = (
         "driver_keyring_sha256": _lab.driver_keyring_sha256["trixie"],
     },
 )
+
+# In lab/eight.yaml there is one that balances over the others (docs/fleet-gateway.md).
+gateway = [_name for _name in _lab.hosts if _name == "gateway"]

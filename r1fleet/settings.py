@@ -21,6 +21,7 @@ from r1fleet.settings_alias import AliasSettings
 from r1fleet.settings_bundle import BundleSettings
 from r1fleet.settings_check import Bad
 from r1fleet.settings_engine import Context, Line, Natural
+from r1fleet.settings_fleet_gateway import FleetGatewaySettings
 from r1fleet.settings_gateway import GatewaySettings
 from r1fleet.settings_model import ModelSettings
 from r1fleet.settings_rollout import RolloutSettings, disagreements
@@ -41,7 +42,13 @@ class SettingsError(ValueError):
 
 
 class Settings(
-    ModelSettings, AliasSettings, RolloutSettings, GatewaySettings, BundleSettings, UnitSettings
+    ModelSettings,
+    AliasSettings,
+    RolloutSettings,
+    FleetGatewaySettings,
+    GatewaySettings,
+    BundleSettings,
+    UnitSettings,
 ):
     """The settings of one host. Flat, because pyinfra looks keys up whole and never merges."""
 
@@ -56,6 +63,7 @@ class Settings(
         "rollout_canary": "The rollout: who goes first, when it stops, who is left alone",
         "alias": "The name that clients ask for, and changes of what serves it",
         "expose_unauthenticated": "Who reaches it, and the gateway for that (docs/gateway.md)",
+        "pool_mixed": "A fleet gateway, on hosts of the group gateway (docs/fleet-gateway.md)",
         "serve": "A cache on the LAN, where the inventory has a group mirror (docs/mirror.md)",
         "bundle": "Without internet (docs/bundle.md)",
         "model": "The model and its size",
