@@ -519,6 +519,40 @@ def test_a_changed_engine_refuses_until_it_is_proven(behind: Behind) -> None:
     assert behind.ask(f"/r1fleet/health/{pool}", use).status == 200
 
 
+def test_a_way_back_takes_requests_again(behind: Behind) -> None:
+    run = behind.deploy(ollama_max_queue=501, smoke_expect="nothing like it")
+    assert run.row(HOST)["verdict"] == "rolled back", run.output
+    assert "holds new requests back" in run.output
+    assert "takes requests again" in run.output
+    assert behind.ask("/api/version", behind.tokens["use"]).status == 200
+    left = "ls /run/r1fleet/draining /run/r1fleet/refusing /var/lib/r1fleet/draining"
+    assert behind.lab.on(HOST, left, ok=False) == ""
+
+
+def test_a_run_that_is_killed_in_the_middle_leaves_the_host_out(behind: Behind) -> None:
+    """Until the next run has proven it."""
+    row = behind.first.row(HOST)
+    health = f"/r1fleet/health/{pool_id(row['digest'], row['context'])}"
+    data = {"expose": "gateway", "gateway_tokens": f"file:{behind.store}", "ollama_max_queue": 502}
+    words = [word for key, value in data.items() for word in ("--data", f"{key}={value}")]
+    process = behind.lab.start_deploy("-y", "--limit", HOST, *words)
+    assert process.stdout
+    for line in process.stdout:
+        if "holds new requests back" in line:
+            break
+    marked = (
+        "for i in $(seq 50); do [ ! -e /run/r1fleet/draining ] || exit 0; sleep 0.1; done; exit 1"
+    )
+    behind.lab.on(HOST, marked)
+    process.kill()
+    process.communicate(timeout=60)
+    assert behind.ask(health, behind.tokens["use"]).status == 503
+    run = behind.deploy(steal="yes")
+    assert run.code == 0, run.output
+    assert "takes requests again" in run.output
+    assert behind.ask(health, behind.tokens["use"]).status == 200
+
+
 def test_a_bad_file_never_goes_live(behind: Behind) -> None:
     before = behind.lab.on(HOST, "cat /etc/r1fleet/gateway/Caddyfile")
     files = {"gateway_tls": "files", "gateway_certificate": "/etc/none.pem"}
