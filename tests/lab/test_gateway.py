@@ -64,10 +64,17 @@ class Behind:
         limits = [word for host in hosts or (HOST,) for word in ("--limit", host)]
         return self.lab.deploy(*limits, *words)
 
-    def ask(self, path: str, token: str | None = None, *words: str, body: Any = None) -> "Answer":
+    def ask(
+        self,
+        path: str,
+        token: str | None = None,
+        *words: str,
+        body: Any = None,
+        http: str = "http1.1",
+    ) -> "Answer":
         """A request from the other host, with its token on curl's standard input."""
         lines = ["silent", "max-time = 60", "path-as-is", f'cacert = "{ROOT_FILE}"', "include"]
-        lines += ['noproxy = "*"', f'url = "{self.url}{path}"', "http1.1"]
+        lines += ['noproxy = "*"', f'url = "{self.url}{path}"', http]
         if token:
             lines.append(f'header = "Authorization: Bearer {token}"')
         if body is not None:
@@ -252,9 +259,9 @@ def test_tricks_with_the_request_line_reach_no_route(behind: Behind) -> None:
         *("/v1/models/../../api/pull", "/v1/models/a/b", "/r1fleet/health/", "/api/chat/../pull"),
         *("/r1fleet/health/../../api/pull", "/r1fleet/health/000000000000/../x"),
     ):
-        for method in ("GET", "POST"):
-            answer = behind.ask(path, use, "-X", method)
-            assert answer.status in (400, 404), (method, path, answer.text)
+        for method, http in (("GET", "http1.1"), ("POST", "http1.1"), ("POST", "http2")):
+            answer = behind.ask(path, use, "-X", method, http=http)
+            assert answer.status in (400, 404), (method, http, path, answer.text)
     token = f"Authorization: Bearer {use}\r\n"
     host, body = f"Host: {behind.address}\r\n", "Content-Length: 2\r\n\r\n{}"
     end = "Connection: close\r\n"
@@ -562,6 +569,31 @@ def test_a_bad_file_never_goes_live(behind: Behind) -> None:
     assert "/etc/none.pem" in run.row(HOST)["reason"]
     assert behind.lab.on(HOST, "cat /etc/r1fleet/gateway/Caddyfile") == before
     assert behind.ask("/api/version", behind.tokens["use"]).status == 200
+    assert behind.deploy().code == 0
+
+
+def test_a_certificate_of_ones_own(behind: Behind) -> None:
+    files = {"gateway_certificate": "/etc/r1-test.pem", "gateway_key": "/etc/r1-test.key"}
+    made = (
+        "openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=gw.example.org "
+        "-addext subjectAltName=DNS:gw.example.org -out /etc/r1-test.pem -keyout /etc/r1-test.key"
+        " 2>/dev/null; chgrp r1fleet-gateway /etc/r1-test.key; chmod 640 /etc/r1-test.key"
+    )
+    behind.lab.on(HOST, made)
+    try:
+        name = "gw.example.org"
+        run = behind.deploy(gateway_tls="files", gateway_name=name, **files)
+        assert run.code == 0, run.output
+        assert any("not trusted by this machine" in text for text in run.row(HOST)["warnings"])
+        behind.from_other("cat >/tmp/r1-own.pem", behind.lab.on(HOST, "cat /etc/r1-test.pem"))
+        told = behind.from_other(
+            f"curl -s -o /dev/null -w '%{{http_code}}' --noproxy '*' --cacert /tmp/r1-own.pem "
+            f"--resolve {name}:{PORT}:{behind.address} https://{name}:{PORT}/"
+        )
+        assert told == "401"
+    finally:
+        behind.from_other("rm -f /tmp/r1-own.pem")
+        behind.lab.on(HOST, "rm -f /etc/r1-test.pem /etc/r1-test.key")
     assert behind.deploy().code == 0
 
 
