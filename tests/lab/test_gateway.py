@@ -567,6 +567,7 @@ def test_a_bad_file_never_goes_live(behind: Behind) -> None:
     assert run.code == 1
     assert "gateway: validates its files: " in run.row(HOST)["reason"]
     assert "/etc/none.pem" in run.row(HOST)["reason"]
+    assert "next" not in behind.lab.on(HOST, "ls /etc/r1fleet/gateway")
     assert behind.lab.on(HOST, "cat /etc/r1fleet/gateway/Caddyfile") == before
     assert behind.ask("/api/version", behind.tokens["use"]).status == 200
     assert behind.deploy().code == 0
