@@ -8,6 +8,7 @@ The stages and their order: r1fleet/rollout.py.
 from pyinfra import host
 
 from r1fleet import fleet, gate, rollout
+from r1fleet.gateway import balance
 
 run = fleet.observe()
 
@@ -16,3 +17,6 @@ for step in host.loop(gate.steps()):
     if host.name in step.hosts:
         name = f"Converge {run.settings.model}: {step}"
         rollout.converge(name=name, run=run, _if=step.open_to(run))
+
+if run.balancers:
+    balance.settle(name="Fleet gateways", run=run)

@@ -69,6 +69,11 @@ gateway_version = "2.11.9"  # the Caddy release
 gateway_sha512 = None  # of its archive; None: the line of the release's checksums
 gateway_url = "https://github.com/caddyserver/caddy/releases/download"  # where releases lie
 
+# A fleet gateway, on hosts of the group gateway (docs/fleet-gateway.md)
+pool_mixed = False  # True: hosts of a size answer whatever digest they serve
+pool_default = None  # size without a prefix as /32b; None: that of the most hosts
+pool_names = {}  # host names in place of prefixes, as {'32b': 'r1-32b.example.org'}
+
 # The rollout: who goes first, when it stops, who is left alone
 rollout_canary = 1  # hosts of each GPU model that go first, or their names; 0: none
 rollout_batch = "25%"  # hosts of each wave after that: a number or a share

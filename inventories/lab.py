@@ -14,6 +14,7 @@ lab = (
                 "ssh_hostname": _host.address,
                 # Both ways in are used: root, and a user with sudo.
                 **({"ssh_user": "ops", "_sudo": True} if _name == "duo" else {}),
+                **({"serve": False} if _name == "gateway" else {}),
                 **({"no_gpu": "cpu", "cpu_largest_tag": "7b"} if not _host.gpus else {}),
             },
         )
@@ -37,3 +38,6 @@ lab = (
         "driver_repository_url": _lab.driver_repository_url,
     },
 )
+
+# In lab/eight.yaml there is one that balances over the others (docs/fleet-gateway.md).
+gateway = [_name for _name in _lab.hosts if _name == "gateway"]

@@ -23,6 +23,7 @@ from pyinfra.api.facts import get_fact
 from r1fleet import history, live, outcome, passwords, report
 from r1fleet.bundle import contents
 from r1fleet.bundle.contents import BundleError
+from r1fleet.gateway import pool
 from r1fleet.gateway.tokens import TokensError
 from r1fleet.hostfacts import Probe
 from r1fleet.lock import LockError
@@ -57,11 +58,17 @@ class HostRun:
     mirror: MirrorWanted | None = None  # what it should be of a mirror
     mirror_host: str | None = None  # the host of this run whose mirror it uses
     source: Source = field(default_factory=Source)
+    balancers: tuple[str, ...] = ()  # the fleet gateways of this run
 
     @property
     def address(self) -> str:
         """By which others reach the host."""
         return str(self.host.data.get("ssh_hostname") or self.host.name)
+
+    @property
+    def balances(self) -> bool:
+        """Whether the host is a fleet gateway."""
+        return self.host.name in self.balancers
 
     @property
     def stale(self) -> bool:
@@ -129,9 +136,11 @@ def _begin(whole: State) -> None:
     try:
         settings = locked(read_all(data))
         check_canaries(settings, [member.name for member in whole.inventory])
-        for member_settings in settings.values():
+        balancing = balancers(hosts, settings)
+        shared = any(one.expose == "gateway" for one in settings.values())
+        for name, member_settings in settings.items():
             _ = member_settings.registry_authorization  # before any host is asked anything
-            if member_settings.expose == "gateway":
+            if member_settings.expose == "gateway" or (shared and name in balancing):
                 _ = member_settings.gateway_store.for_host("")
         fleet = with_mirrors(list(whole.inventory), settings)
         for place in sorted({one.bundle for one in settings.values() if one.bundle}):
@@ -148,6 +157,7 @@ def _begin(whole: State) -> None:
             settings[member.name],
             mirror=fleet.mirrors.get(member.name),
             mirror_host=fleet.first if fleet.first in settings else None,
+            balancers=balancing,
         )
         for member in hosts
     }
@@ -170,6 +180,24 @@ def _begin(whole: State) -> None:
 
     gevent.joinall(looks, raise_error=True)
     _fleet.ready.set()
+
+
+def balancers(hosts: Collection[Host], settings: Mapping[str, Settings]) -> tuple[str, ...]:
+    """The hosts of the inventory's group `gateway`.
+
+    Raises SettingsError for one that should have a gateway before its own engine as well.
+    """
+    members = tuple(member.name for member in hosts if pool.GROUP in member.groups)
+    both = [name for name in members if settings[name].serve and settings[name].expose == "gateway"]
+    if both:
+        raise SettingsError(
+            [
+                f"{name}: expose: a fleet gateway cannot be one before its own engine, too; set"
+                " serve: False or expose: local there"
+                for name in both
+            ]
+        )
+    return members
 
 
 def with_mirrors(inventory: Collection[Host], settings: Mapping[str, Settings]) -> Fleet:

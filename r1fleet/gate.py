@@ -12,6 +12,7 @@ from pyinfra.api import FunctionCommand, operation
 
 from r1fleet import fleet, lease, outcome, rollout, waves
 from r1fleet.fleet import HostRun
+from r1fleet.gateway import balance
 from r1fleet.hardware import hardware
 from r1fleet.mirror import install as mirror
 from r1fleet.outcome import Outcome
@@ -45,6 +46,8 @@ class Step:
 
         def is_open() -> bool:
             found = outcome.rollout
+            if found.plan and not found.stopped and (reason := balance.trouble(run)):
+                _stop(found.plan, self.number, reason)
             waits = found.plan is None or run.host.name not in found.plan.at_once
             return not (found.stopped and waits)
 
@@ -68,16 +71,19 @@ def gate(run: HostRun, step: Step) -> Generator[FunctionCommand, None, None]:
     + run: the host's part of the run
     + step: the turn that would begin
 
-    It yields nothing while the rollout goes on. When it stops, the first host that would have
+    It yields nothing while the rollout goes on, but on fleet gateways: they are told what the last
+    wave has become, and who goes next. When it stops, the first host that would have
     been next says so, and fails, so that the exit code is 1 in every case.
     """
     plan = outcome.rollout.plan
+    if run.balances and plan and step.number and not outcome.rollout.stopped:
+        yield from balance.again(run, plan.waves[step.number].hosts)
     if not (run.host.state.is_executing and plan and plan.waves and not outcome.rollout.stopped):
         return
     if run.host.name != plan.waves[step.number].hosts[0]:
         return
     limits = run.settings
-    before, after = plan.waves[: step.number], plan.waves[step.number :]
+    before = plan.waves[: step.number]
     reason = plan.blocked or waves.stop_reason(
         before,
         {host: outcome.of(host).ending for wave in before for host in wave.hosts},
@@ -89,13 +95,20 @@ def gate(run: HostRun, step: Step) -> Generator[FunctionCommand, None, None]:
             logger.info(f"the rollout waits {limits.rollout_pause_s} s before {step}")
             time.sleep(limits.rollout_pause_s)
         return
+    place = _stop(plan, step.number, reason)
+    yield fail(f"the rollout was {place}", reason, outcome.rollout.fix)
+
+
+def _stop(plan: waves.Plan, number: int, reason: str) -> str:
+    """Stop the rollout before a wave; returns where that is."""
+    before, after = plan.waves[:number], plan.waves[number:]
     hosts = [host for wave in after for host in wave.hosts]
     place = f"stopped after {before[-1]}" if before else "not begun"
     found = outcome.rollout
     found.stopped, found.fix = f"the rollout was {place}: {reason}", _fix(hosts, bool(before))
     for host in hosts:
         outcome.of(host).untouched = found.stopped
-    yield fail(f"the rollout was {place}", reason, found.fix)
+    return place
 
 
 def _fix(hosts: Sequence[str], begun: bool) -> str:

@@ -167,6 +167,7 @@ class Gateway:
     pending: str = ""  # "restart" or "reload": it has not read its files yet
     drained: bool = False  # it keeps requests away
     root: str = ""
+    knows: str = ""  # of a fleet gateway: what it was told of the hosts
 
 
 @dataclass(frozen=True)

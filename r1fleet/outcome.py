@@ -81,6 +81,11 @@ class Rollout:
     stopped: str | None = None
     fix: str = ""  # what to do then
 
+    @property
+    def first(self) -> tuple[str, ...]:
+        """The hosts of the first wave."""
+        return self.plan.waves[0].hosts if self.plan and self.plan.waves else ()
+
 
 rollout = Rollout()
 _outcomes: dict[str, Outcome] = {}

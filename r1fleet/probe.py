@@ -202,8 +202,11 @@ def _engine_current(lines: list[str]) -> str | None:
     return next((line for line in lines if line and " " not in line), None)
 
 
+_GATEWAY_WORDS = ("current ", "pending ", "knows ")
+
+
 def _gateway(lines: list[str]) -> Gateway:
-    words = dict(line.split(" ", 1) for line in lines if line.startswith(("current ", "pending ")))
+    words = dict(line.split(" ", 1) for line in lines if line.startswith(_GATEWAY_WORDS))
     root = [line.removeprefix("root ") for line in lines if line.startswith("root ")]
     return Gateway(
         current=words.get("current", "").strip() or None,
@@ -211,6 +214,7 @@ def _gateway(lines: list[str]) -> Gateway:
         pools=_folders(lines, "pools"),
         pending=words.get("pending", "").strip(),
         drained="drained" in lines,
+        knows=words.get("knows", ""),
         root="".join(f"{line}\n" for line in root),
     )
 

@@ -36,6 +36,7 @@ gateway() {
   echo "pending $(cat /run/r1fleet/gateway-restart)"
   for f in /run/r1fleet/draining /run/r1fleet/refusing /var/lib/r1fleet/draining; do
     [ -e "$f" ] && echo drained; done
+  sed 's/^/knows /' /etc/r1fleet/gateway/fleet.json
   sed 's/^/root /' /var/lib/r1fleet-gateway/caddy/pki/authorities/local/root.crt
 }
 

@@ -15,7 +15,7 @@ from r1fleet.driver.plan import plan as plan_driver
 from r1fleet.engine import install as engine
 from r1fleet.engine import wanted
 from r1fleet.fleet import HostRun
-from r1fleet.gateway import exposure
+from r1fleet.gateway import balance, exposure
 from r1fleet.gateway import stage as gateway
 from r1fleet.hostfacts import Probe
 from r1fleet.leased import leased, rehearse
@@ -42,6 +42,8 @@ def converge(run: HostRun) -> Commands:
     it takes the lease of the host and looks again: others may have been there since.
     """
     yield from leased(run, _plan)
+    if run.balancers and run.stale and run.host.state.is_executing:
+        run.look()  # the fleet gateways are told what it has become
     outcome.of(run.host.name).done = True
 
 
@@ -56,6 +58,8 @@ def _plan(run: HostRun) -> Commands:
 def _stages(run: HostRun) -> Commands:
     settings = run.settings
     probe = yield from stages.checked(run)
+    if run.balances:
+        yield from balance.stage(run, probe, outcome.rollout.first)
     if not settings.serve:
         return
     driver_plan = plan_driver(probe, settings)
@@ -120,6 +124,7 @@ def _serve(
     extras = yield from stages.extras(run, probe, sizing)
     largest = alias.weights(delivery.installed.blobs) if delivery.installed else None
     proof = decide.proof_wanted(settings, choice, delivery.digest, probe, largest)
+    yield from gateway.step_out(run, probe, proof.digest, proof.context)
     yield from engine.preload._inner(
         probe,
         wanted.preload(settings, proof.model),

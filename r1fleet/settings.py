@@ -21,6 +21,7 @@ from r1fleet.settings_alias import AliasSettings
 from r1fleet.settings_bundle import BundleSettings
 from r1fleet.settings_check import Bad
 from r1fleet.settings_engine import Context, Line, Natural
+from r1fleet.settings_fleet_gateway import FleetGatewaySettings
 from r1fleet.settings_gateway import GatewaySettings
 from r1fleet.settings_model import ModelSettings
 from r1fleet.settings_rollout import RolloutSettings, disagreements
@@ -39,7 +40,14 @@ class SettingsError(ValueError):
         self.lines = lines
 
 
-class Settings(ModelSettings, AliasSettings, RolloutSettings, GatewaySettings, BundleSettings):
+class Settings(
+    ModelSettings,
+    AliasSettings,
+    RolloutSettings,
+    FleetGatewaySettings,
+    GatewaySettings,
+    BundleSettings,
+):
     """The settings of one host. Flat, because pyinfra looks keys up whole and never merges."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, defer_build=False)
@@ -52,6 +60,7 @@ class Settings(ModelSettings, AliasSettings, RolloutSettings, GatewaySettings, B
         "rollout_canary": "The rollout: who goes first, when it stops, who is left alone",
         "alias": "The name that clients ask for, and changes of what serves it",
         "expose_unauthenticated": "Who reaches it, and the gateway for that (docs/gateway.md)",
+        "pool_mixed": "A fleet gateway, on hosts of the group gateway (docs/fleet-gateway.md)",
         "serve": "A cache on the LAN, where the inventory has a group mirror (docs/mirror.md)",
         "bundle": "Without internet (docs/bundle.md)",
         "model": "The model and its size",

@@ -1,1 +1,1 @@
-"""The gateway: Caddy before the engine, with tokens and TLS (docs/gateway.md)."""
+"""Gateways: Caddy before a host's engine, and before the hosts of a fleet."""

@@ -46,30 +46,40 @@ def caddyfile(settings: Settings, address: str, limits: Limits = Limits()) -> st
 
     + address: by which others reach the host
     """
-    listen, port = settings.gateway_listen.rpartition(":")[::2]
-    tls = settings.gateway_tls
-    scheme = "http" if tls == "off" else "https"
-    # What a certificate is for; no public authority has one for the inventory's address.
-    names = [settings.gateway_name, None if tls == "acme" else address]
-    named = [] if tls == "off" else list(dict.fromkeys(filter(None, names)))
     return render(
         "Caddyfile",
-        server_name=named[0] if named else "",
-        # The one without a name takes what asks for any other, or for none.
-        sites=[*(f"https://{_in_url(name)}:{port}" for name in named), f"{scheme}://:{port}"],
-        bind="" if listen in ("0.0.0.0", "[::]") else listen.strip("[]"),
-        tls=tls,
-        certificate=settings.gateway_certificate,
-        key=settings.gateway_key,
-        limits=limits,
+        **frame(settings, address, limits=limits),
         engine=urlsplit(settings.base_url).netloc,
-        origins=origins(settings.ollama_origins),
-        routes={"use": _routes(USE), "admin": _routes(ADMIN), "blobs": _routes(BLOBS)},
+        routes={"use": line_of(USE), "admin": line_of(ADMIN), "blobs": line_of(BLOBS)},
         pool_dir=paths.GATEWAY_POOLS,
     )
 
 
-def _routes(routes: Sequence[str]) -> str:
+def frame(
+    settings: Settings, address: str, more_names: Sequence[str] = (), limits: Limits = Limits()
+) -> dict[str, object]:
+    """What every gateway's Caddyfile is filled with: where it listens, as whom, for whom."""
+    listen, port = settings.gateway_listen.rpartition(":")[::2]
+    tls = settings.gateway_tls
+    scheme = "http" if tls == "off" else "https"
+    # What a certificate is for; no public authority has one for the inventory's address.
+    names = [settings.gateway_name, None if tls == "acme" else address, *more_names]
+    named = [] if tls == "off" else list(dict.fromkeys(filter(None, names)))
+    return {
+        "server_name": named[0] if named else "",
+        # The one without a name takes what asks for any other, or for none.
+        "sites": [*(f"https://{_in_url(name)}:{port}" for name in named), f"{scheme}://:{port}"],
+        "bind": "" if listen in ("0.0.0.0", "[::]") else listen.strip("[]"),
+        "tls": tls,
+        "certificate": settings.gateway_certificate,
+        "key": settings.gateway_key,
+        "limits": limits,
+        "origins": origins(settings.ollama_origins),
+    }
+
+
+def line_of(routes: Sequence[str]) -> str:
+    """A regular expression of request lines that ask for one of these routes."""
     return rf"^({'|'.join(routes)})(\?.*)?$"
 
 

@@ -32,6 +32,19 @@ def prepare(run: HostRun, probe: Probe) -> Commands:
     yield from install.install._inner(probe, want, settings.proxies)
 
 
+def step_out(run: HostRun, probe: Probe, digest: str, context: int) -> Commands:
+    """Leave the pool before something else is served than what it stands for: fleet gateways send
+    nothing more here. Clients of the host's own gateway are served all the while."""
+    if run.settings.expose == "gateway" and probe.gateway.pools - {pool_id(digest, context)}:
+        yield step(
+            "gateway",
+            f"leaves the pool {', '.join(sorted(probe.gateway.pools))}",
+            f"rm -f {paths.GATEWAY_POOLS}/*",
+            f"check {paths.GATEWAY_POOLS}",
+            change="left its pool",
+        )
+
+
 def open_up(run: HostRun, probe: Probe, digest: str, context: int) -> Commands:
     """Let requests through to what was proven: a manifest digest, with a context in tokens."""
     if run.settings.expose != "gateway":

@@ -21,6 +21,7 @@ Role = Literal["use", "admin"]
 
 COMMAND_LIMIT_S = 60
 FLEET_GATEWAY = "r1fleet-gateway"  # the name by which a host's log has the fleet gateway
+HEALTH = "r1fleet-health"
 # `key` begins the line of the key.
 NAME = re.compile(r"(?!key$|r1fleet-gateway$)[A-Za-z0-9][A-Za-z0-9._@-]{0,63}", re.ASCII)
 _SECRET = re.compile(r"r1f_[A-Za-z0-9_-]{43}", re.ASCII)
@@ -36,7 +37,7 @@ class Token:
     """Who may ask, and what. Several of one name are valid side by side."""
 
     name: str
-    role: Role
+    role: Role | Literal["health"]
     secret: str = field(repr=False)
 
     @property
@@ -54,11 +55,19 @@ class Store:
 
     def for_host(self, host_name: str) -> Token:
         """The token by which a fleet gateway asks this host. Raises TokensError without a key."""
+        return Token(FLEET_GATEWAY, "use", self._derived(f"gateway {host_name}"))
+
+    @property
+    def health(self) -> Token:
+        """The token by which fleet gateways ask every host for its health, and for nothing else.
+        Raises TokensError without a key."""
+        return Token(HEALTH, "health", self._derived("health"))
+
+    def _derived(self, purpose: str) -> str:
         if self.key is None:
             raise TokensError("the store has no line `key ...`; make it with `r1fleet token new`")
-        digest = hmac.digest(self.key.encode(), f"gateway {host_name}".encode(), "sha256")
-        secret = base64.urlsafe_b64encode(digest).decode().rstrip("=")
-        return Token(FLEET_GATEWAY, "use", f"r1f_{secret}")
+        digest = hmac.digest(self.key.encode(), purpose.encode(), "sha256")
+        return f"r1f_{base64.urlsafe_b64encode(digest).decode().rstrip('=')}"
 
 
 def new_secret() -> str:

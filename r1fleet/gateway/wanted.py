@@ -70,7 +70,7 @@ def gateway(settings: Settings, store: Store, host: str, address: str, arch: str
     Raises TokensError where the store has no key.
     """
     config = caddyfile(settings, address)
-    tokens = caddy_lines([*store.tokens, store.for_host(host)])
+    tokens = caddy_lines([*store.tokens, store.for_host(host), store.health])
     return make(settings, config, tokens, arch)
 
 

@@ -152,7 +152,11 @@ def test_secrets_are_in_the_file_of_tokens_alone() -> None:
     want = wanted.gateway(settings, STORE, "gpu1", "10.0.0.7", "x86_64")
     config, tokens = want.files
     own = STORE.for_host("gpu1").secret
-    assert tokens.content == f"{SECRET} alice use\n{own} r1fleet-gateway use\n"
+    health = STORE.health.secret
+    lines = ("alice use", "r1fleet-gateway use", "r1fleet-health health")
+    assert tokens.content == "".join(
+        f"{secret} {line}\n" for secret, line in zip((SECRET, own, health), lines, strict=True)
+    )
     for file in (config, want.unit):
         assert SECRET not in file.content
         assert own not in file.content
