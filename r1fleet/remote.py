@@ -92,6 +92,7 @@ def run(host: Host, script: str, *, stdin: str | None = None, timeout_s: int = 1
 
 def say(host: Host, stage: str, text: str) -> None:
     """One line of a host: what it does from now on."""
+    text = plain(text)
     outcome.of(host.name).at(stage, text)
     live.begin()
     _line(host, stage, text)
@@ -99,15 +100,15 @@ def say(host: Host, stage: str, text: str) -> None:
 
 def tell(host: Host, stage: str, text: str, moving: Moving | None = None) -> None:
     """How far it is with that: in the live display, else by a line every ten seconds."""
-    found, now_s = outcome.of(host.name), time.monotonic()
-    found.stage, found.doing, found.moving = stage, plain(text), moving
+    found, now_s, text = outcome.of(host.name), time.monotonic(), plain(text)
+    found.stage, found.doing, found.moving = stage, text, moving
     if not live.is_on() and now_s - found.told_s >= TELL_EVERY_S:
         found.told_s = now_s
         _line(host, stage, text)
 
 
 def _line(host: Host, stage: str, text: str) -> None:
-    logger.info(f"{host.print_prefix}{stage:<7} {plain(text)}")
+    logger.info(f"{host.print_prefix}{stage:<7} {text}")
 
 
 def warn(host: Host, text: str) -> None:

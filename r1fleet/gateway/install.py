@@ -23,7 +23,8 @@ getent passwd {USER} >/dev/null || useradd --system --user-group --no-create-hom
   --home-dir {HOME} --shell /usr/sbin/nologin {USER}
 install -d -o {USER} -g {USER} -m 700 {HOME}
 install -d -o root -g root -m 755 {paths.ETC}
-install -d -o root -g {USER} -m 750 {paths.GATEWAY_DIR} {paths.GATEWAY_DIR}/next
+install -d -o root -g {USER} -m 750 {paths.GATEWAY_DIR}
+rm -rf {paths.GATEWAY_DIR}/next
 """
 
 _SWITCH = """
@@ -102,7 +103,7 @@ def install(probe: Probe, wanted: GatewayWanted, proxies: Mapping[str, str]) -> 
     switch = there.current != archive.key
     running = probe.unit(UNIT).active == "active"
     if differing or other_unit or switch:
-        # Also where it is there: the folder for what is sent comes and goes.
+        # Also where all of it is there: what an earlier run sent in vain must not come along.
         yield step("gateway", "prepares its account and folders", _ACCOUNT, "see useradd(8)")
     if switch or other_unit:
         yield step("gateway", "notes a restart", _MARK_RESTART, "check /run", quiet=True)
