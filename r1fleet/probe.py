@@ -1,5 +1,6 @@
 """The probe: one remote command per host that returns all a run needs to know of it."""
 
+import re
 from collections.abc import Iterable
 from functools import cache
 from importlib import resources
@@ -203,19 +204,24 @@ def _engine_current(lines: list[str]) -> str | None:
 
 
 _GATEWAY_WORDS = ("current ", "pending ", "knows ")
+# These two end in files and commands of other hosts, the fleet gateways: nothing else may.
+_POOL = re.compile(r"[0-9a-f]{12}")
+_CERTIFICATE = re.compile(
+    r"-----BEGIN CERTIFICATE-----\n([A-Za-z0-9+/]+=*\n)+-----END CERTIFICATE-----\n"
+)
 
 
 def _gateway(lines: list[str]) -> Gateway:
     words = dict(line.split(" ", 1) for line in lines if line.startswith(_GATEWAY_WORDS))
-    root = [line.removeprefix("root ") for line in lines if line.startswith("root ")]
+    root = "".join(f"{line.removeprefix('root ')}\n" for line in lines if line.startswith("root "))
     return Gateway(
         current=words.get("current", "").strip() or None,
         versions=_folders(lines, "versions") - {"current"},
-        pools=_folders(lines, "pools"),
+        pools=frozenset(filter(_POOL.fullmatch, _folders(lines, "pools"))),
         pending=words.get("pending", "").strip(),
         drained="drained" in lines,
         knows=words.get("knows", ""),
-        root="".join(f"{line}\n" for line in root),
+        root=root if _CERTIFICATE.fullmatch(root) else "",
     )
 
 

@@ -50,6 +50,12 @@ cd / && echo "tar $(tar -chzf - etc/apt/sources.list etc/apt/sources.list.d \\
 """
 
 
+# They become lines of this machine's apt configuration, which can also name commands to run.
+_PROXY = re.compile(
+    r'Acquire::https?::Proxy(::[A-Za-z0-9.-]+)? "[A-Za-z0-9.:/@%_~+\[\]-]*";', re.ASCII
+)
+
+
 class AptSources(FactBase[dict[str, str]]):
     """A host's apt sources and keys (`tar`, in base64) and its proxies (`proxies`)."""
 
@@ -58,7 +64,7 @@ class AptSources(FactBase[dict[str, str]]):
 
     def process(self, output: list[str]) -> dict[str, str]:
         packed = [line.removeprefix("tar ") for line in output if line.startswith("tar ")]
-        proxies = [line for line in output if line.startswith("Acquire::")]
+        proxies = [line for line in output if _PROXY.fullmatch(line)]
         return {"tar": "".join(packed), "proxies": "\n".join(proxies)}
 
 

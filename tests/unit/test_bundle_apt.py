@@ -1,6 +1,8 @@
 """Sources of a host for an apt in a folder of its own, names of packages, and apt's answer."""
 
-from r1fleet.bundle.apt import own_sources, plain_name
+import pytest
+
+from r1fleet.bundle.apt import AptSources, own_sources, plain_name
 from r1fleet.bundle.packages import installs
 
 LIST = """\
@@ -56,3 +58,20 @@ Conf curl (7.88.1-10+deb12u15 localhost [amd64])
         ("libcurl4", "7.88.1-10+deb12u15"),
         ("zlib1g", "1:1.2.13"),
     ]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        'Acquire::http::Proxy "x"; APT::Update::Pre-Invoke {"id";};',
+        'Acquire::http::Proxy "x"; #include "/tmp/x"',
+        'Acquire::http::Proxy::h "x";};',
+        'Acquire::http::Proxy-Auto-Detect "/tmp/x";',
+        'Acquire::ftp::Proxy "x";',
+    ],
+)
+def test_a_host_says_only_proxies_to_the_apt_of_this_machine(line: str) -> None:
+    """Its configuration may name commands, which would be run here."""
+    sound = 'Acquire::http::Proxy "http://10.0.0.1:3142";'
+    told = AptSources().process(["tar QUJD", sound, line, 'Acquire::http::Proxy::h "DIRECT";'])
+    assert told == {"tar": "QUJD", "proxies": f'{sound}\nAcquire::http::Proxy::h "DIRECT";'}

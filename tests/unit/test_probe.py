@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from r1fleet import probe
+from r1fleet.hostfacts import Gateway
 from r1fleet.probe import ProbeError, parse
 
 # Recorded on the lab's host `duo`, Debian 12, after the main job.
@@ -96,6 +97,34 @@ def test_what_others_can_write_adds_to_no_section_but_its_own(tmp_path: Path) ->
 def test_a_section_that_comes_twice_fails_the_host() -> None:
     with pytest.raises(ProbeError, match="section login twice"):
         parse(f"@@login\n0\n{SERVED}")
+
+
+PEM = ("-----BEGIN CERTIFICATE-----", "MIIB+/8=", "-----END CERTIFICATE-----")
+
+
+def gateway(*rows: str) -> Gateway:
+    begin = "@@gateway\n"
+    assert begin in SERVED
+    return parse(SERVED.replace(begin, begin + "".join(f"{row}\n" for row in rows))).gateway
+
+
+def test_a_gateways_pool_and_certificate() -> None:
+    pools = "pools /etc/r1fleet/gateway/pools/0123456789ab"
+    found = gateway(pools, *(f"root {line}" for line in PEM))
+    assert found.pools == {"0123456789ab"}
+    assert found.root == "".join(f"{line}\n" for line in PEM)
+
+
+@pytest.mark.parametrize("name", ["x;reboot", "$(id)", "0123456789ab;", "0123456789AB", "*"])
+def test_a_pool_of_another_form_reaches_no_fleet_gateway(name: str) -> None:
+    """It would become a word of a command there."""
+    assert gateway(f"pools /etc/r1fleet/gateway/pools/{name}").pools == set()
+
+
+@pytest.mark.parametrize("line", ["MII }", "MII {env.HOME}", "", "MII=A", "-----X", "M\tI"])
+def test_a_certificate_with_more_in_it_is_none(line: str) -> None:
+    """It would stand in the Caddyfile of a fleet gateway."""
+    assert gateway(*(f"root {row}" for row in (PEM[0], PEM[1], line, PEM[2]))).root == ""
 
 
 @pytest.mark.parametrize("row", ["x;reboot 1 ii", "$(id) 1 ii", "nvidia-x 1$(id) ii", "-x 1 ii"])
