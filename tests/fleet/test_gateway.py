@@ -279,7 +279,7 @@ def busy(lab: Lab, host: str) -> int:
     """How many slots of a host's engine are at work."""
     script = (
         "for p in $(pgrep -f '^/opt/ollama/.*llama-server .*--port'); do"
-        " port=$(tr '\\0' '\\n' </proc/$p/cmdline | sed -n '/^--port$/{n;p;q;}');"
-        " curl -s --noproxy '*' -m 5 127.0.0.1:$port/slots; done"
+        " tr '\\0' '\\n' </proc/$p/cmdline | sed -n '/^--port$/{n;p;q;}'; done | sort -u |"
+        " while read -r port; do curl -s --noproxy '*' -m 5 127.0.0.1:$port/slots; done"
     )
     return len(re.findall(r'"is_processing": *true', lab.on(host, script, ok=False)))
