@@ -1,11 +1,3 @@
 """Read by pyinfra before it connects."""
 
-import logging
-import os
-import signal
-
-# Its tracebacks about a host that hangs up say nothing that pyinfra's one line does not.
-logging.getLogger("paramiko").setLevel(logging.CRITICAL)
-
-# Ctrl-C until deploy.py is read (r1fleet/fleet.py): pyinfra itself would end with 0.
-signal.signal(signal.SIGINT, lambda *_: os._exit(130))
+from r1fleet import before  # noqa: F401  it says all

@@ -1,5 +1,12 @@
 """Every setting with its default. Generated: python -m r1fleet.settings"""
 
+# The engine's unit: its network and limits (docs/security.md)
+unit_network = "auto"  # auto: loopback alone where the engine needs no more; open: no limit
+unit_memory_max_mib = None  # of host memory for the engine; more ends it
+unit_cpu_percent = None  # of processor time for the engine; 100 is one core
+unit_tasks_max = None  # processes and threads of the engine
+unit_files_max = None  # files and connections that it may have open at once
+
 # The engine: which Ollama
 engine_version = "0.32.15"  # the Ollama release
 engine_sha256 = None  # of its archive; None: the line of sha256sum.txt beside it
@@ -40,7 +47,7 @@ driver_allow_unproven = False  # go on where no test has been
 driver_stop_others = []  # users of a GPU that may be stopped
 driver_rollback = False  # back to the driver before the last
 driver_repository_url = "https://developer.download.nvidia.com/compute/cuda/repos"  # or a mirror
-driver_keyring_sha256 = None  # of the keyring package; None: whatever the URL serves
+driver_keyring_sha256 = None  # of the keyring package; None: whatever https serves
 
 # A cache on the LAN, where the inventory has a group mirror (docs/mirror.md)
 serve = True  # False: no model here, only a mirror

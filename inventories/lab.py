@@ -12,6 +12,7 @@ lab = (
             _name,
             {
                 "ssh_hostname": _host.address,
+                "driver_keyring_sha256": _lab.driver_keyring_sha256[_host.release],
                 # Both ways in are used: root, and a user with sudo.
                 **({"ssh_user": "ops", "_sudo": True} if _name == "duo" else {}),
                 **({"serve": False} if _name == "gateway" else {}),
@@ -36,6 +37,8 @@ lab = (
         "registry_url": _lab.registry_url,
         "model_digests": _lab.model_digests,
         "driver_repository_url": _lab.driver_repository_url,
+        # Of hosts that an inventory adds to these.
+        "driver_keyring_sha256": _lab.driver_keyring_sha256["trixie"],
     },
 )
 

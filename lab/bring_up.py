@@ -10,7 +10,7 @@ from pathlib import Path
 from lab import caddy, checks, hosts, identity, network, services, state
 from lab.base import ensure_base, find_base, prune_bases
 from lab.caddy import Caddy
-from lab.driver_repo import DriverRepo
+from lab.driver_repo import DISTRIBUTIONS, DriverRepo
 from lab.engine import EngineDir, ensure, publish
 from lab.paths import artifact_url, registry_url
 from lab.spec import LabSpec, Release
@@ -110,6 +110,9 @@ def _describe(
         artifact_url=artifact_url(),
         registry_url=registry_url(),
         driver_repository_url=repository.base_url,
+        driver_keyring_sha256={
+            release: repository.keyring_sha256[distro] for release, distro in DISTRIBUTIONS.items()
+        },
         engine_version=engine.version,
         engine_sha256=engine.archive_sha256,
         gateway_version=gateway.version,

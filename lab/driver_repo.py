@@ -19,8 +19,9 @@ from lab import paths
 from lab.hardware import KERNELS
 from lab.shell import run
 from lab.signing import public_key, sign_release
+from lab.spec import Release
 
-DISTRIBUTIONS = {"bookworm": "debian12", "trixie": "debian13"}
+DISTRIBUTIONS: dict[Release, str] = {"bookworm": "debian12", "trixie": "debian13"}
 DRIVER_VERSIONS = ("570.211.01", "580.178.04", "595.45.04")
 # As in each release, so that the archive's own driver packages would take them.
 DKMS_VERSIONS = {"bookworm": "3.0.10-8+r1lab1", "trixie": "3.2.2-1~deb13u1+r1lab1"}

@@ -36,6 +36,8 @@ class LabState(Frozen):
     artifact_url: str
     registry_url: str
     driver_repository_url: str
+    # SHA-256 of its keyring package, by the release that it is for.
+    driver_keyring_sha256: dict[Release, str]
     engine_version: str
     engine_sha256: str
     gateway_version: str

@@ -6,13 +6,18 @@ import click
 
 # Imported when they are called: `fit` answers at once.
 COMMANDS = {
+    "ask": "r1fleet.ask_command:ask",
     "bundle": "r1fleet.bundle_command:bundle",
     "fit": "r1fleet.fit_command:fit",
+    "init": "r1fleet.init_command:init",
     "lock": "r1fleet.lock_command:lock",
     "plan": "r1fleet.plan_command:plan",
+    "report": "r1fleet.report_command:report",
+    "settings": "r1fleet.settings_command:settings",
     "shape": "r1fleet.shape_command:shape",
     "status": "r1fleet.status_command:status",
     "token": "r1fleet.token_command:token",
+    "tunnel": "r1fleet.tunnel_command:tunnel",
     "why": "r1fleet.why_command:why",
     "lab": "lab.cli:lab",
 }

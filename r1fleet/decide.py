@@ -34,6 +34,9 @@ def refusals(settings: Settings, probe: Probe) -> list[tuple[str, str, str]]:
                 "use x86_64 or aarch64",
             )
         )
+    if probe.rocm and settings.engine_url.startswith("http://") and not settings.bundle:
+        why = "engine_url is plain http, and no setting pins the archive for AMD's cards"
+        found.append(("engine", why, "use https"))
     if "systemd-run" not in probe.tools:
         found.append(("host", "it does not run systemd", "use a distribution with systemd"))
     for name, schema in (("state.json", probe.state.get("schema")), ("lease.json", held(probe))):
@@ -111,7 +114,8 @@ def _wanted(settings: Settings, name: str, catalogue_digest: str | None) -> Mode
         models_dir=settings.ollama_models,
         # Of a file its own checksum is the identity; the manifest is made on the host.
         digest=None if source else settings.model_digests.get(name),
-        authorization=settings.registry_authorization,
+        # A file comes from a server of its own, which the registry's login is not for.
+        authorization=None if source else settings.registry_authorization,
         deep_check=settings.deep_check,
         source=sources.of(source) if source else None,
         catalogue_digest=catalogue_digest,

@@ -22,7 +22,11 @@ from r1fleet.verify.fingerprint import remembered
 from r1fleet.verify.judge import check_loaded, needs_load
 from r1fleet.words import age, short
 
-FILE_KINDS = {paths.ENGINE_UNIT: "unit file", paths.ENGINE_ENV: "environment file"}
+FILE_KINDS = {
+    paths.ENGINE_UNIT: "unit file",
+    paths.ENGINE_HARDENING: "hardening",
+    paths.ENGINE_ENV: "environment file",
+}
 # Steps that follow from others: alone they are told, beside the thing itself they are noise.
 FOLLOWING = ("sizing", "model", "verify", "drain", "golden", "mirror", "lock")
 NOTE = "notes that a restart must follow"

@@ -20,7 +20,7 @@ from pyinfra.api import Host, State
 from pyinfra.api.exceptions import PyinfraError
 from pyinfra.api.facts import get_fact
 
-from r1fleet import history, live, outcome, report
+from r1fleet import history, holes, live, outcome, passwords, report
 from r1fleet.bundle import contents
 from r1fleet.bundle.contents import BundleError
 from r1fleet.gateway import pool
@@ -131,6 +131,8 @@ def everyone() -> Mapping[str, HostRun]:
 def _begin(whole: State) -> None:
     hosts = [member for member in whole.inventory if whole.is_host_in_limit(member)]
     data = {member.name: member.data.dict() for member in hosts}  # type: ignore[no-untyped-call]
+    if lines := passwords.refused(data, whole.config):
+        _stop(lines)
     try:
         settings = locked(read_all(data))
         check_canaries(settings, [member.name for member in whole.inventory])
@@ -165,6 +167,8 @@ def _begin(whole: State) -> None:
         outcome.of(name).maintenance = member_settings.in_maintenance(now)
         if over := member_settings.maintenance_is_over(now):
             outcome.of(name).warnings.append(over)
+        if holes_of_it := holes.warning(member_settings.engine_version):
+            outcome.of(name).warnings.append(holes_of_it)
         if member_settings.listens_beyond_loopback:
             outcome.of(name).warnings.append(
                 f"expose is open: Ollama listens on {member_settings.ollama_host} and asks nobody"

@@ -27,7 +27,7 @@ class LockError(ValueError):
 class Locked(BaseModel):
     """One model. `source` is where the digest was read, `at` when it was first seen there."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
     digest: Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$")]
     source: str
@@ -35,7 +35,7 @@ class Locked(BaseModel):
 
 
 class _File(BaseModel):
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", defer_build=True)
 
     schema_: Literal[1] = Field(alias="schema")
     models: dict[str, Locked]

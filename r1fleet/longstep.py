@@ -22,7 +22,7 @@ mv -f "$DIR/$UNIT.sh.new" "$DIR/$UNIT.sh"
 rm -f "$DIR/$UNIT.out" "$DIR/$UNIT.rc"
 : >"$DIR/$UNIT.out"  # nobody else's to read, by the umask from above
 systemd-run -q --collect --unit="$UNIT" /bin/sh -c \
-  "sh $DIR/$UNIT.sh >$DIR/$UNIT.out 2>&1 </dev/null; echo \\$? >$DIR/$UNIT.rc"
+  "sh $DIR/$UNIT.sh >$DIR/$UNIT.out 2>&1 </dev/null; echo \\$? >$DIR/$UNIT.rc; rm $DIR/$UNIT.sh"
 echo started
 """
 

@@ -13,8 +13,10 @@ PULL_DIR = f"{STATE_DIR}/pull"
 BUNDLE_DIR = f"{STATE_DIR}/bundle"  # what was sent from a bundle, until it is installed
 SERVED_DIR = f"{STATE_DIR}/served"  # what was proven last and before, root's alone
 
+ENGINE_HOME = "/var/lib/ollama"  # of the service user
 ENGINE_ENV = f"{ETC}/ollama.env"
 ENGINE_UNIT = "/etc/systemd/system/ollama.service"
+ENGINE_HARDENING = "/etc/systemd/system/ollama.service.d/10-r1fleet-hardening.conf"
 PRELOAD_UNIT = "/etc/systemd/system/r1fleet-preload.service"
 PRELOAD_BODY = f"{ETC}/preload.json"
 WAIT_FOR_GPUS = f"{LIB}/wait-for-gpus"
@@ -49,6 +51,7 @@ PULL_UNIT = "r1fleet-pull.service"
 MANAGED_FILES = (
     ENGINE_ENV,
     ENGINE_UNIT,
+    ENGINE_HARDENING,
     PRELOAD_UNIT,
     PRELOAD_BODY,
     WAIT_FOR_GPUS,

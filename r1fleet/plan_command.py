@@ -111,5 +111,6 @@ def _show(rows: Iterable[Mapping[str, Any]], verbose: bool) -> None:
     from rich.console import Console  # noqa: PLC0415
 
     from r1fleet.plan_text import print_plan  # noqa: PLC0415
+    from r1fleet.words import plain  # noqa: PLC0415
 
-    print_plan(Console(width=None if sys.stdout.isatty() else 160), rows, candidates=verbose)
+    print_plan(Console(width=None if sys.stdout.isatty() else 160), plain(rows), candidates=verbose)

@@ -64,7 +64,7 @@ def parse(text: str) -> Probe:
     """Read the output of probe.sh.
 
     Raises ProbeError when a section is missing, so that a cut output never looks like a bare host,
-    or when a line is none of ours.
+    when one comes twice, so that nobody adds to it, or when a line is none of ours.
     """
     sections = _sections(text)
     try:
@@ -135,7 +135,10 @@ def _sections(text: str) -> dict[str, list[str]]:
     current: list[str] = []
     for line in text.splitlines():
         if line.startswith("@@"):
-            current = sections.setdefault(line[2:].strip(), [])
+            name = line[2:].strip()
+            if name in sections:
+                raise ProbeError(f"the probe's answer has the section {name} twice")
+            current = sections[name] = []
         else:
             current.append(line)
     missing = [name for name in SECTIONS if name not in sections]

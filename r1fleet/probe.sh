@@ -50,7 +50,8 @@ gateway() {
   echo "@@amd"; amd
   echo "@@module"; module
   # Before the GPUs' processes: a model that is being loaded is in neither or in both.
-  echo "@@api"; curl -s --noproxy '*' -m 5 -w '\n' "$R1_URL/api/version" "$R1_URL/api/ps"
+  echo "@@api"
+  curl -s --noproxy '*' -m 5 -w '\n' "$R1_URL/api/version" "$R1_URL/api/ps" | others
   echo "@@gpus"; gpus "$R1_GPU" "$R1_HEALTH"
   echo "@@packages"; packages
   echo "@@tools"; for t in aria2c zstd curl tar apt-get systemd-run update-initramfs nginx; do
@@ -65,12 +66,12 @@ gateway() {
   [ -e /run/r1fleet/mirror-restart ] && echo "mirror restart pending"
   readlink /opt/ollama/current; echo "versions" /opt/ollama/*/
   echo "served" /var/lib/r1fleet/served/*/
-  # Nothing of ours is in there: what is, a person has put there.
+  # But for the one of ours, what is in there a person has put there.
   for f in /etc/systemd/system*/ollama.service.d/*.conf /run/systemd/system*/ollama.service.d/*.conf
-  do [ -e "$f" ] && echo "dropin $f"; done
+  do case $f in */10-r1fleet-hardening.conf) ;; *) [ -e "$f" ] && echo "dropin $f" ;; esac; done
   echo "@@gateway"; gateway
   echo "@@files"; sha256sum $R1_FILES
-  echo "@@models"; models
+  echo "@@models"; models | others
   echo "@@state"; cat /var/lib/r1fleet/state.json
   echo
   echo "@@lease"; [ -e /var/lib/r1fleet/lease.json ] && {

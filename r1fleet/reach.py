@@ -15,8 +15,10 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
+from r1fleet import hostkeys, passwords
 from r1fleet.lock import LockError
 from r1fleet.settings import Settings, SettingsError, locked, read_all
+from r1fleet.words import plain
 
 if TYPE_CHECKING:
     from pyinfra.api import Config, Host, State
@@ -58,6 +60,8 @@ class Fleet:
         from r1fleet.fleet import with_mirrors  # noqa: PLC0415
 
         data = {host.name: host.data.dict() for host in hosts}  # type: ignore[no-untyped-call]
+        if lines := passwords.refused(data, getattr(state, "config", None)):
+            raise InventoryError(lines)
         try:
             joined = with_mirrors(inventory, locked(read_all(data)))
         except SettingsError as error:
@@ -104,7 +108,7 @@ class Fleet:
                 return Answer(question(host))
         except Exception as error:  # whatever it is, it is this host's alone
             host.connected = False  # the next question connects anew
-            return Answer(None, self._log.about(host) or _told(error))
+            return Answer(None, plain(self._log.about(host)) or _told(error))
 
 
 def load(inventory: str, limit: Iterable[str] = (), data: Iterable[str] = ()) -> Fleet:
@@ -137,6 +141,7 @@ def _state(inventory: str, overrides: dict[str, Any]) -> "State":
     cwd = str(Path.cwd())
     if cwd not in sys.path:
         sys.path.append(cwd)
+    hostkeys.hold()
     state, config = State(), Config()  # type: ignore[no-untyped-call]
     state.cwd = cwd
     ctx_state.set(state)  # type: ignore[no-untyped-call]
@@ -189,7 +194,7 @@ def _limited(state: "State", hosts: "list[Host]", limit: tuple[str, ...]) -> "li
 def _told(error: BaseException) -> str:
     """An error in one line; pyinfra wraps those of an inventory's code."""
     error = getattr(error, "exception", error)
-    text = " ".join(str(error).split())
+    text = plain(" ".join(str(error).split()))
     if text and isinstance(error, NoAnswer | TimeoutError):
         return text
     return f"{type(error).__name__}: {text}" if text else type(error).__name__

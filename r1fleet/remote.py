@@ -18,6 +18,7 @@ from pyinfra.api.arguments import CONNECTOR_ARGUMENT_KEYS
 
 from r1fleet import live, outcome
 from r1fleet.moving import Moving
+from r1fleet.words import plain
 
 P = ParamSpec("P")
 TELL_EVERY_S = 10.0
@@ -91,6 +92,7 @@ def run(host: Host, script: str, *, stdin: str | None = None, timeout_s: int = 1
 
 def say(host: Host, stage: str, text: str) -> None:
     """One line of a host: what it does from now on."""
+    text = plain(text)
     outcome.of(host.name).at(stage, text)
     live.begin()
     _line(host, stage, text)
@@ -98,7 +100,7 @@ def say(host: Host, stage: str, text: str) -> None:
 
 def tell(host: Host, stage: str, text: str, moving: Moving | None = None) -> None:
     """How far it is with that: in the live display, else by a line every ten seconds."""
-    found, now_s = outcome.of(host.name), time.monotonic()
+    found, now_s, text = outcome.of(host.name), time.monotonic(), plain(text)
     found.stage, found.doing, found.moving = stage, text, moving
     if not live.is_on() and now_s - found.told_s >= TELL_EVERY_S:
         found.told_s = now_s
@@ -111,6 +113,7 @@ def _line(host: Host, stage: str, text: str) -> None:
 
 def warn(host: Host, text: str) -> None:
     """A warning: shown now, once, and again in the report."""
+    text = plain(text)
     if text in outcome.of(host.name).warnings:
         return
     outcome.of(host.name).warnings.append(text)
@@ -149,6 +152,7 @@ def record_failure(host: Host, line: str, kind: outcome.Failed = "failed") -> No
     """Log a host's failure once and keep it for the report."""
     found = outcome.of(host.name)
     found.failed_as = kind
+    line = plain(line)
     if found.stage:
         line = f"{found.stage}: {line}"
     found.failure = line

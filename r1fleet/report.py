@@ -16,6 +16,7 @@ from r1fleet.outcome import Outcome
 from r1fleet.plan_host import host_plan
 from r1fleet.settings import Settings
 from r1fleet.verify.fingerprint import proven_model, remembered
+from r1fleet.words import plain
 
 SCHEMA = 1
 
@@ -54,7 +55,7 @@ def show(interrupted: bool = False) -> None:
     }
     for path in sorted({member.report for member in settings.values() if member.report}):
         _write(Path(path), data)
-    _print(rows, dry=not _executed(state), settings=settings)
+    _print(plain(rows), dry=not _executed(state), settings=settings)
 
 
 def note_unreached() -> None:

@@ -13,7 +13,7 @@ from r1fleet import decide, handover, outcome, stages, tags
 from r1fleet.alias import wanted as alias
 from r1fleet.driver.plan import plan as plan_driver
 from r1fleet.engine import install as engine
-from r1fleet.engine import wanted
+from r1fleet.engine import sandbox, wanted
 from r1fleet.fleet import HostRun
 from r1fleet.gateway import balance, exposure
 from r1fleet.gateway import stage as gateway
@@ -115,7 +115,7 @@ def _serve(
         yield from pull.finish._inner(delivery)
     engine_wanted = wanted.engine(settings, choice, probe)
     archive = run.source.archive(engine_wanted.archive, settings)
-    yield from engine.install._inner(probe, replace(engine_wanted, archive=archive))
+    yield from sandbox.install(run, probe, replace(engine_wanted, archive=archive))
     if not serving:
         yield from pull.finish._inner(delivery)
     yield from gateway.prepare(run, probe)

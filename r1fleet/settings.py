@@ -26,6 +26,7 @@ from r1fleet.settings_gateway import GatewaySettings
 from r1fleet.settings_model import ModelSettings
 from r1fleet.settings_rollout import RolloutSettings, disagreements
 from r1fleet.settings_text import belongs_to_pyinfra, error_lines, group_data, merged
+from r1fleet.settings_unit import UnitSettings
 
 ModelName = Annotated[str, AfterValidator(check.model_name)]
 Tag = Annotated[str, AfterValidator(check.tag)]
@@ -47,6 +48,7 @@ class Settings(
     FleetGatewaySettings,
     GatewaySettings,
     BundleSettings,
+    UnitSettings,
 ):
     """The settings of one host. Flat, because pyinfra looks keys up whole and never merges."""
 
@@ -56,6 +58,7 @@ class Settings(
     HEADINGS: ClassVar[Mapping[str, str]] = {
         "engine_version": "The engine: which Ollama",
         "ollama_models": "Ollama's own variables, by their names in lower case",
+        "unit_network": "The engine's unit: its network and limits (docs/security.md)",
         "driver_branch": "The NVIDIA driver",
         "rollout_canary": "The rollout: who goes first, when it stops, who is left alone",
         "alias": "The name that clients ask for, and changes of what serves it",
@@ -127,6 +130,13 @@ class Settings(
     report: Line | None = Field(
         default=None, description="JSON report, a path on the machine you run on"
     )
+
+    @property
+    def engine_stays_local(self) -> bool:
+        """Whether loopback is all the network that the engine needs: nobody reaches it from
+        elsewhere, and others fetch for it."""
+        needs_more = self.pull_via == "api" or not self.ollama_no_cloud
+        return self.unit_network == "auto" and self.loopback and not needs_more
 
     @field_validator("size_order", "quantisations", "kv_cache_types", "extra_models")
     @classmethod

@@ -6,17 +6,23 @@ from collections.abc import Mapping
 from difflib import get_close_matches
 from pathlib import PurePosixPath
 from typing import get_args
+from urllib.parse import urlsplit
 
 from r1fleet import catalog, paths
 
 DEFAULT_PORT = 11434
 
-_NAME = re.compile(r"[a-z0-9]([a-z0-9._-]*[a-z0-9])?", re.IGNORECASE)
+_NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?")
 _SAFE_PATH = re.compile(r"/[A-Za-z0-9._@+/-]*")
 _URL = re.compile(
     r"https?://(\[[0-9a-fA-F:.]+\]|[A-Za-z0-9.-]+)(:[0-9]{1,5})?(/[A-Za-z0-9._~/-]*)?"
 )
+# Of all further variables together; a program cannot be started with one of 128 KiB.
+_MOST_ENVIRONMENT_BYTES = 64 << 10
 _PROXY = re.compile(r"(https?|socks5h?)://[^\s\"'\\$`]+")
+# None begins with a dash: each may become a word of a command.
+_MODEL = r"([a-z0-9_][a-z0-9_-]{0,79}/)?[a-z0-9][a-z0-9._-]{0,79}"
+TAGGED_MODEL = re.compile(_MODEL + r":[A-Za-z0-9_][A-Za-z0-9._-]{0,79}")
 # Seconds, or what Go's time.ParseDuration reads.
 _DURATION = re.compile(r"[-+]?([0-9]{1,10}|(([0-9]+(\.[0-9]*)?|\.[0-9]+)(ns|us|µs|ms|s|m|h))+)")
 # What the engine's CORS library takes without a `*`; anything else makes it panic at start.
@@ -88,6 +94,11 @@ def proxy(value: str) -> str:
     return value
 
 
+def has_login(url: str) -> bool:
+    """Whether a URL carries a user, and so perhaps a password."""
+    return "@" in urlsplit(url).netloc
+
+
 def one_line(value: str) -> str:
     """Printable text without line breaks."""
     if not value.isprintable() or not value.strip():
@@ -124,6 +135,14 @@ def version(value: str) -> str:
     return _form(value, r"\d+\.\d+\.\d+(-rc\d+)?", "a release of Ollama", "give it as 0.32.15")
 
 
+def over_tls(url: str, sha256: str | None, key: str) -> None:
+    """Refuses what would come by plain HTTP and be held against nothing."""
+    if url.startswith("http://") and sha256 is None:
+        raise Bad(
+            "is plain http, and nothing pins what comes from there", f"use https or set {key}"
+        )
+
+
 def sha256(value: str) -> str:
     return _form(value, r"[0-9a-f]{64}", "a SHA-256", "give its 64 hex digits in lower case")
 
@@ -135,14 +154,13 @@ def driver_version(value: str) -> str:
 def process_names(value: tuple[str, ...]) -> tuple[str, ...]:
     """Names that processes or units can have."""
     for name in value:
-        if not re.fullmatch(r"[A-Za-z0-9_.@:+-]+", name, re.ASCII):
+        if not re.fullmatch(r"[A-Za-z0-9_.@:+][A-Za-z0-9_.@:+-]*", name):
             raise Bad(f"has a name that no process has: {name!r}", "name processes or units")
     return value
 
 
 def model_name(value: str) -> str:
-    form = r"([a-z0-9_-]{1,80}/)?[a-z0-9][a-z0-9._-]{0,79}"
-    return _form(value, form, "a model name", "give it without tag, as deepseek-r1")
+    return _form(value, _MODEL, "a model name", "give it without tag, as deepseek-r1")
 
 
 def _form(value: str, form: str, what: str, do: str) -> str:
@@ -224,7 +242,7 @@ def known_names(value: tuple[str, ...], setting: str) -> tuple[str, ...]:
 def digests(value: dict[str, str]) -> dict[str, str]:
     """Pinned manifest digests by model name and tag."""
     for name, digest in value.items():
-        if not re.fullmatch(r"[A-Za-z0-9._/-]+:[A-Za-z0-9._-]+", name):
+        if not TAGGED_MODEL.fullmatch(name):
             raise Bad(f"names no tag in {name!r}", 'use names such as "deepseek-r1:14b"')
         if not re.fullmatch(r"sha256:[0-9a-f]{64}", digest):
             raise Bad(f"has no digest for {name}", 'use "sha256:" and 64 hex digits')
@@ -244,6 +262,8 @@ def environment(value: Mapping[str, object], own: Mapping[str, str]) -> dict[str
         if not str(content).isprintable():
             raise Bad(f"has a line break or control character in {name}", "give one line")
         found[name] = str(content)
+    if sum(len(text.encode()) for text in found.values()) > _MOST_ENVIRONMENT_BYTES:
+        raise Bad("is more than 64 KiB in all", "give a file's path in place of its content")
     return found
 
 

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, field_validator
 
 from r1fleet import settings_check as check
 from r1fleet.settings_engine import EngineSettings, Sha256, Url
@@ -49,5 +49,15 @@ class DriverSettings(EngineSettings):
         description="or a mirror",
     )
     driver_keyring_sha256: Sha256 | None = Field(
-        default=None, description="of the keyring package; None: whatever the URL serves"
+        default=None,
+        validate_default=True,
+        description="of the keyring package; None: whatever https serves",
     )
+
+    @field_validator("driver_keyring_sha256")
+    @classmethod
+    def _check_keyring(cls, sha256: str | None, known: ValidationInfo) -> str | None:
+        if sha256 is None and str(known.data.get("driver_repository_url")).startswith("http://"):
+            why = "is needed where driver_repository_url is plain http"
+            raise check.Bad(why, "set it, or use https")
+        return sha256

@@ -13,10 +13,11 @@ from pydantic import (
     field_validator,
 )
 
+from r1fleet import holes
 from r1fleet import settings_check as check
 from r1fleet.settings_check import Bad
 
-Version = Annotated[str, AfterValidator(check.version)]
+Version = Annotated[str, AfterValidator(holes.check)]
 Sha256 = Annotated[str, AfterValidator(check.sha256)]
 Duration = Annotated[str, BeforeValidator(check.duration)]
 Url = Annotated[str, AfterValidator(check.url)]
@@ -100,6 +101,12 @@ class EngineSettings(BaseModel):
     )
     extra_env: dict[str, str] = Field(default={}, description="further variables of the engine")
 
+    @field_validator("engine_url")
+    @classmethod
+    def _check_engine_url(cls, url: str, known: ValidationInfo) -> str:
+        check.over_tls(url, known.data.get("engine_sha256"), "engine_sha256")
+        return url
+
     @field_validator("extra_env", mode="before")
     @classmethod
     def _check_environment(cls, value: Any) -> Any:
@@ -107,7 +114,18 @@ class EngineSettings(BaseModel):
             return value
         own = {key.upper(): key for key in cls.model_fields if key.startswith("ollama_")}
         own |= {"OLLAMA_PORT": "port", "HTTPS_PROXY": "https_proxy", "NO_PROXY": "no_proxy"}
+        own["HTTP_PROXY"] = "https_proxy"
         return check.environment(value, own)
+
+    @field_validator("https_proxy")
+    @classmethod
+    def _keep_from_engine(cls, proxy: str | None, known: ValidationInfo) -> str | None:
+        if proxy and check.has_login(proxy) and known.data.get("ollama_no_cloud") is False:
+            raise Bad(
+                "has a login, and with ollama_no_cloud False the engine, which logs it, needs it",
+                "use a proxy without login, or leave ollama_no_cloud True",
+            )
+        return proxy
 
     @field_validator("ollama_host")
     @classmethod
@@ -148,8 +166,19 @@ class EngineSettings(BaseModel):
         return {name: value for name, value in names.items() if value and self.https_proxy}
 
     @property
+    def engine_proxy(self) -> str | None:
+        """The proxy for the engine itself, which writes it into its journal: none with a login."""
+        has_login = self.https_proxy and check.has_login(self.https_proxy)
+        return None if has_login else self.https_proxy
+
+    @property
+    def engine_address(self) -> tuple[str, int]:
+        """Where the host itself reaches the engine."""
+        host, port = self._listen
+        return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host), int(port)
+
+    @property
     def base_url(self) -> str:
         """The engine as the host itself reaches it, http://host:port."""
-        host, port = self._listen
-        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
+        host, port = self.engine_address
         return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

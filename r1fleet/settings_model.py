@@ -54,6 +54,8 @@ class ModelSettings(DriverSettings):
         has_path = "/" in str(known.data.get("registry_url", "")).partition("://")[2]
         if via == "api" and (has_login or has_path):
             raise check.Bad("knows no registry with a login or a path", "use pull_via fetch")
+        if via == "api" and check.has_login(known.data.get("https_proxy") or ""):
+            raise check.Bad("would have the proxy's login in the journal", "use pull_via fetch")
         return via
 
     @property

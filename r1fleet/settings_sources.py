@@ -8,7 +8,7 @@ from functools import cache
 from pathlib import Path
 
 from r1fleet.model.manifest import ModelSource
-from r1fleet.settings_check import Bad
+from r1fleet.settings_check import TAGGED_MODEL, Bad
 
 KINDS = ("file", "path", "url")
 COMMAND_LIMIT_S = 60
@@ -22,7 +22,7 @@ def model_sources(value: dict[str, dict[str, str]]) -> dict[str, dict[str, str]]
     """GGUF files by the name of the model that is made of each."""
     example = '{"deepseek-r1:14b": {"url": "https://...", "sha256": "..."}}'
     for name, source in value.items():
-        if not re.fullmatch(r"[a-z0-9._/-]+:[A-Za-z0-9._-]+", name):
+        if not TAGGED_MODEL.fullmatch(name):
             raise Bad(f"names no tag in {name!r}", 'use names such as "deepseek-r1:14b"')
         kinds = [kind for kind in KINDS if kind in source]
         if len(kinds) != 1 or set(source) != {kinds[0], "sha256"}:
@@ -56,6 +56,8 @@ def authorization(file: str | None, command: str | None) -> str | None:
         raise LoginError(f"{what}: gives no login; it is one line, user:password or a token")
     if ":" in login:
         return f"Basic {base64.b64encode(login.encode()).decode()}"
+    if not re.fullmatch(r"[A-Za-z0-9._~+/-]+=*", login):
+        raise LoginError(f"{what}: gives no token: it has characters that none has")
     return f"Bearer {login}"
 
 

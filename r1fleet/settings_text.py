@@ -11,8 +11,13 @@ from pydantic_core import ErrorDetails
 
 from r1fleet.settings_check import Bad
 
-# Their values may hold a password, so a fault names the key alone.
-_SECRET = ("https_proxy", "extra_env", "gateway_tokens")
+# Their values may hold a password, so a fault names the key alone. URLs are among them: what is
+# wrong with one may be just that.
+_SECRET = (
+    *("https_proxy", "extra_env", "registry_login_command", "registry_login_file"),
+    *("model_sources", "registry_url", "engine_url", "mirror_url", "driver_repository_url"),
+    *("gateway_tokens", "gateway_url"),
+)
 _KINDS = {
     "int": ("is not a whole number", "give a whole number"),
     "float": ("is not a number", "give a number"),

@@ -7,7 +7,7 @@ from typing import Any
 
 from pyinfra.api import FunctionCommand
 
-from r1fleet import decide, handover, outcome, paths, sticky, tags
+from r1fleet import decide, handover, holes, outcome, paths, sticky, tags
 from r1fleet.alias import wanted as alias
 from r1fleet.bundle import contents, needs, send
 from r1fleet.drain import drain
@@ -53,6 +53,8 @@ def checked(run: HostRun) -> Generator[FunctionCommand, None, Probe]:
     assert run.probe
     for refusal in decide.refusals(run.settings, run.probe):
         yield fail(*refusal)
+    if text := holes.found_warning(engine_of(run.probe), run.settings.engine_version):
+        outcome.of(run.host.name).note([text])
     if run.mirror:  # first of all: others wait for it
         yield from mirror.install._inner(run.probe, run.mirror)
         outcome.of(run.host.name).mirrors = not run.rehearsing
@@ -66,6 +68,11 @@ def checked(run: HostRun) -> Generator[FunctionCommand, None, Probe]:
         if text := ", ".join(lines):
             yield fail("bundle", f"it lacks {text}", needs.FIX)
     return run.probe
+
+
+def engine_of(probe: Probe) -> str | None:
+    """The version of the engine that is there: the one that answers, else the one that is live."""
+    return probe.engine_version or (probe.engine_current or "").partition("-")[0] or None
 
 
 def compare(run: HostRun, probe: Probe) -> Commands:

@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from r1fleet.model.manifest import human
-from r1fleet.words import age, short
+from r1fleet.words import age, plain, short
 
 STYLES = {"as wanted": "green", "drift": "yellow", "held": "yellow"}
 PIPED_WIDTH = 160
@@ -23,6 +23,7 @@ def console(stream: TextIO) -> Console:
 
 def print_status(console: Console, found: Mapping[str, Any]) -> None:
     """The table, then what is to be said of single hosts, in whole lines."""
+    found = plain(found)
     rows = list(found["hosts"].values())
     console.print(_table(rows, console.width))
     for line in _below(found):
@@ -31,6 +32,7 @@ def print_status(console: Console, found: Mapping[str, Any]) -> None:
 
 def picture(found: Mapping[str, Any], width: int) -> RenderableType:
     """The same as one picture, `width` columns wide."""
+    found = plain(found)
     rows = list(found["hosts"].values())
     return Group(_table(rows, width), *_below(found))
 

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from jinja2 import Environment
 
-# In a checkout beside the package; in an installed wheel inside it.
-_PLACES = (Path(__file__).parent.parent / "templates", Path(__file__).parent / "templates")
+# A link to ../templates, which an installed wheel has as a folder.
+_PLACE = Path(__file__).parent / "templates"
 
 
 def env_quote(value: str) -> str:
@@ -23,12 +23,17 @@ def env_quote(value: str) -> str:
     return f'"{value}"'
 
 
+def _python(value: object) -> str:
+    """A value of checked names as Python, with the quotes of its formatters."""
+    return repr(value).replace("'", '"')
+
+
 @cache
 def _environment() -> "Environment":
     from jinja2 import Environment, FileSystemLoader, StrictUndefined  # noqa: PLC0415
 
     environment = Environment(
-        loader=FileSystemLoader(_PLACES),
+        loader=FileSystemLoader(_PLACE),
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
@@ -36,7 +41,14 @@ def _environment() -> "Environment":
         autoescape=False,  # plain text files; values are quoted by their own filters
     )
     environment.filters["env_quote"] = env_quote
+    environment.filters["python"] = _python
     return environment
+
+
+def render_html(name: str, **values: object) -> str:
+    """The same for a page: every value is escaped."""
+    environment = _environment().overlay(autoescape=True)
+    return environment.get_template(f"{name}.j2").render(**values)
 
 
 def render(name: str, **values: object) -> str:

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from r1fleet import paths
-from r1fleet.words import short
+from r1fleet.words import plain, short
 
 HISTORY = f"{paths.STATE_DIR}/history.jsonl"
 SCHEMA = 1
@@ -91,7 +91,7 @@ def _line(number: int, text: str) -> Line:
     if found.get("schema") != SCHEMA:
         return Line(number, text, trouble=f"it is of another schema, {found.get('schema')!r}")
     try:
-        return Line(number, text, Entry.model_validate(found))
+        return Line(number, text, Entry.model_validate(plain(found)))
     except ValidationError as error:
         fields = ", ".join(str(fault["loc"][0]) for fault in error.errors() if fault["loc"])
         return Line(number, text, trouble=f"it is not as it should be: {fields}")

@@ -1,6 +1,7 @@
 """What a bundle holds, by its bundle.json: reading, checking, finding. No host is asked.
 
 + engine/vVERSION/    archives as released, with a sha256sum.txt of what is here
++ gateway/vVERSION/   Caddy's archives, with the sums of what is here
 + models/MODEL/TAG    manifests as served; blobs/HEX, each once
 + packages/RELEASE/   .deb files with a Packages index: a flat apt repository
 """
@@ -34,7 +35,7 @@ class BundleError(ValueError):
 
 
 class _Row(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
 
 class Packed(_Row):
@@ -52,6 +53,15 @@ class Engine(_Row):
     arch: str
     archive: Inside
     rocm: Inside | None = None
+    sums: Inside
+
+
+class Gateway(_Row):
+    """Caddy's archive of one version for one architecture."""
+
+    version: str
+    arch: str
+    archive: Inside
     sums: Inside
 
 
@@ -82,6 +92,7 @@ class Contents(_Row):
     schema_: Literal[1] = Field(alias="schema")
     at: str
     engines: tuple[Engine, ...]
+    gateways: tuple[Gateway, ...] = ()
     models: Mapping[str, Model]
     packages: tuple[PackageSet, ...]
     files: Mapping[Inside, Packed]
@@ -99,6 +110,11 @@ class Bundle:
     def engine(self, version: str, arch: str) -> Engine | None:
         """The archives of a version for an architecture."""
         rows = self.contents.engines
+        return next((row for row in rows if (row.version, row.arch) == (version, arch)), None)
+
+    def gateway(self, version: str, arch: str) -> Gateway | None:
+        """Caddy of a version for an architecture."""
+        rows = self.contents.gateways
         return next((row for row in rows if (row.version, row.arch) == (version, arch)), None)
 
     def manifest(self, name: str) -> bytes | None:
@@ -182,6 +198,8 @@ def parse_contents(text: str) -> Contents:
 def _named(contents: Contents) -> Iterator[str]:
     for engine in contents.engines:
         yield from filter(None, (engine.archive, engine.rocm, engine.sums))
+    for gateway in contents.gateways:
+        yield from (gateway.archive, gateway.sums)
     for model in contents.models.values():
         yield model.manifest
         yield from map(blob, model.blobs)

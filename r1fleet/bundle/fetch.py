@@ -11,6 +11,7 @@ from r1fleet.lock_find import token
 
 CHUNK_BYTES = 1 << 20
 TIMEOUT_S = 60.0
+SHA512_DIGITS = 128
 PAUSES_S = (1, 2, 4, 8, 15)  # between tries that bring nothing
 
 
@@ -19,8 +20,12 @@ class PackError(ValueError):
 
 
 def sha256(path: Path) -> str:
+    return _digest(path, "sha256")
+
+
+def _digest(path: Path, algorithm: str) -> str:
     with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        return hashlib.file_digest(file, algorithm).hexdigest()
 
 
 def text(url: str) -> str:
@@ -34,20 +39,30 @@ def text(url: str) -> str:
         ) from None
 
 
-def whole(url: str, target: Path, digest: str | None, login: str | None = None) -> None:
-    """Bring a file, unless it is here by its SHA-256. Raises PackError.
+def sum_of(url: str, file: str, setting: str) -> str:
+    """The digest of a file by a release's list of sums. Raises PackError, which names a setting."""
+    for line in text(url).splitlines():
+        digest, _, name = line.partition(" ")
+        if name.strip().lstrip("*").removeprefix("./") == file:
+            return digest
+    raise PackError(f"{url} has no line for {file}; set {setting}")
 
-    + digest: its SHA-256; None takes what comes
+
+def whole(url: str, target: Path, digest: str | None, login: str | None = None) -> None:
+    """Bring a file, unless it is here by its digest. Raises PackError.
+
+    + digest: its SHA-256 or SHA-512; None takes what comes
     + login: the Authorization for this server, and for none that it redirects to
     """
-    if digest and target.exists() and sha256(target) == digest:
+    algorithm = "sha512" if digest and len(digest) == SHA512_DIGITS else "sha256"
+    if digest and target.exists() and _digest(target, algorithm) == digest:
         return
     target.parent.mkdir(parents=True, exist_ok=True)
     part = target.with_name(f"{target.name}.part")
     if digest is None:
         part.unlink(missing_ok=True)
     _bring(url, part, login)
-    found = sha256(part)
+    found = _digest(part, algorithm)
     if digest and found != digest:
         part.unlink()
         raise PackError(f"{url}: its checksum is {found}, expected {digest}; run again")

@@ -12,6 +12,7 @@ from r1fleet.driver.plan import DriverPlan, only_holds
 from r1fleet.engine import wanted
 from r1fleet.engine.install import TOOLS
 from r1fleet.engine.wanted import Archive
+from r1fleet.gateway import wanted as gateways
 from r1fleet.hostfacts import Probe
 from r1fleet.mirror.source import has
 from r1fleet.model.manifest import ModelWanted
@@ -102,6 +103,7 @@ def lacking(bundle: Bundle, settings: Settings, probe: Probe, plan: DriverPlan) 
         what = ", ".join(sorted(names - known) or sorted(names))
         yield f"for {release(probe)} ({probe.arch}) the packages {what}"
     yield from _lacking_engine(bundle, settings, probe)
+    yield from _lacking_gateway(bundle, settings, probe)
     for want in models(settings, probe):
         if not has(probe, want):
             yield from _lacking_model(bundle, want)
@@ -116,6 +118,14 @@ def _lacking_engine(bundle: Bundle, settings: Settings, probe: Probe) -> Iterato
         yield f"Ollama {wants.version} for {probe.arch}{' with ROCm' if wants.rocm_url else ''}"
     elif wants.sha256 not in (None, found := bundle.contents.files[row.archive].sha256):
         yield f"the Ollama of engine_sha256 (it has {found[:12]})"
+
+
+def _lacking_gateway(bundle: Bundle, settings: Settings, probe: Probe) -> Iterator[str]:
+    if settings.expose != "gateway":
+        return
+    wants = gateways.archive(settings, probe.arch)
+    if wants.key not in probe.gateway.versions and not bundle.gateway(wants.version, probe.arch):
+        yield f"Caddy {wants.version} for {probe.arch}"
 
 
 def _lacking_model(bundle: Bundle, want: ModelWanted) -> Iterator[str]:

@@ -21,6 +21,7 @@ from r1fleet.driver.foreign import Stop
 from r1fleet.engine.install import TOOLS
 from r1fleet.engine.wanted import ARCHIVE_ARCH
 from r1fleet.fleet import HostRun
+from r1fleet.gateway import wanted as gateways
 from r1fleet.lock_find import FindError, manifest, named
 from r1fleet.model.manifest import ManifestError, ModelWanted, human, parse
 from r1fleet.settings_sources import authorization
@@ -48,6 +49,9 @@ def needs_of(run: HostRun) -> dict[str, Any]:
         "arch": probe.arch,
         "release": needs.release(probe),
         "engine": {key: getattr(archive, key) for key in ("version", "url", "sha256", "rocm_url")},
+        "gateway": asdict(gateways.archive(settings, probe.arch))
+        if settings.expose == "gateway"
+        else None,
         "models": {
             want.name: {"registry_url": want.registry_url, "pinned": want.digest}
             for want in wants
@@ -75,6 +79,7 @@ class Maker:
     registry_url: str | None = None
     files: dict[str, dict[str, Any]] = field(default_factory=dict)
     engines: dict[tuple[str, str], dict[str, Any]] = field(default_factory=dict)
+    gateways: dict[tuple[str, str], dict[str, Any]] = field(default_factory=dict)
     models: dict[str, dict[str, Any]] = field(default_factory=dict)
     packages: list[dict[str, Any]] = field(default_factory=list)
 
@@ -87,6 +92,8 @@ class Maker:
         (self.folder / FILE).unlink(missing_ok=True)
         for host in hosts.values():
             self._engine(host["arch"], host["engine"])
+            if gateway := host.get("gateway"):
+                self._gateway(host["arch"], gateway)
             # A login is for the registry of the settings alone.
             login = None if self.registry_url else authorization(*host["login"])
             for name, model in host["models"].items():
@@ -98,6 +105,8 @@ class Maker:
             "schema": SCHEMA,
             "at": datetime.now(UTC).isoformat(timespec="seconds"),
             "engines": list(self.engines.values()),
+            # Where there are none, an older r1fleet can read it.
+            **({"gateways": list(self.gateways.values())} if self.gateways else {}),
             "models": self.models,
             "packages": self.packages,
             "files": dict(sorted(self.files.items())),
@@ -124,12 +133,28 @@ class Maker:
                 continue
             file = url.rpartition("/")[2]
             name = f"engine/v{engine['version']}/{file}"
-            digest = (engine["sha256"] if key == "archive" else None) or _sum_of(url)
+            digest = (engine["sha256"] if key == "archive" else None) or _sum_of(url, file)
             self.say(f"Ollama {engine['version']}: {url}")
             fetch.whole(url, self.folder / name, digest)
             self._list(name, url, digest)
             row[key] = name
         row["sums"] = f"engine/v{engine['version']}/sha256sum.txt"
+
+    def _gateway(self, arch: str, gateway: Mapping[str, Any]) -> None:
+        version, url, sums_url = gateway["version"], gateway["url"], gateway["sums_url"]
+        if (version, arch) in self.gateways:
+            return
+        name = url.rpartition("/")[2]
+        home, sums = f"gateway/v{version}", sums_url.rpartition("/")[2]
+        line = gateway["sha512"] or fetch.sum_of(sums_url, name, "gateway_sha512")
+        self.say(f"Caddy {version}: {url}")
+        fetch.whole(url, self.folder / home / name, line)
+        self._list(f"{home}/{name}", url)
+        row = {"version": version, "arch": arch}
+        row |= {"archive": f"{home}/{name}", "sums": f"{home}/{arch}-{sums}"}
+        (self.folder / row["sums"]).write_text(f"{line}  {name}\n")
+        self._list(row["sums"], "made here")
+        self.gateways[version, arch] = row
 
     def _sums(self) -> None:
         """The sums of a version's archives, in the form of its release."""
@@ -221,7 +246,7 @@ class Maker:
 
     def _drop_others(self) -> None:
         """What a former bundle in this folder had and this one has not."""
-        for part in ("engine", "models", "blobs", "packages"):
+        for part in ("engine", "gateway", "models", "blobs", "packages"):
             for path in sorted((self.folder / part).rglob("*"), reverse=True):
                 if path.is_dir():
                     if not any(path.iterdir()):
@@ -230,14 +255,9 @@ class Maker:
                     path.unlink()
 
 
-def _sum_of(url: str) -> str:
+def _sum_of(url: str, file: str) -> str:
     """The SHA-256 of a release's archive by the sha256sum.txt beside it."""
-    home, _, file = url.rpartition("/")
-    for line in fetch.text(f"{home}/sha256sum.txt").splitlines():
-        digest, _, name = line.partition(" ")
-        if name.strip().lstrip("*").removeprefix("./") == file:
-            return digest
-    raise PackError(f"{home}/sha256sum.txt has no line for {file}; set engine_sha256")
+    return fetch.sum_of(f"{url.rpartition('/')[0]}/sha256sum.txt", file, "engine_sha256")
 
 
 def _served(want: ModelWanted, login: str | None, digest: str | None = None) -> bytes:

@@ -23,6 +23,7 @@ from r1fleet.remote import HostFailure, Result, host_task, run, say, step
 from r1fleet.shell import assign, receive
 
 ENGINE_DIR = f"{paths.BUNDLE_DIR}/engine"
+GATEWAY_DIR = f"{paths.BUNDLE_DIR}/gateway"
 PACKAGES_DIR = f"{paths.BUNDLE_DIR}/packages"
 
 # The folder is of whoever logs in, who has root's rights anyway: nobody else can add to it.
@@ -59,6 +60,17 @@ def engine(host: Host, stage: str, title: str, place: str, version: str, arch: s
 
 def _files_of(found: Engine) -> tuple[str, ...]:
     return tuple(name for name in (found.archive, found.rocm, found.sums) if name)
+
+
+@host_task
+def gateway(host: Host, stage: str, title: str, place: str, version: str, arch: str) -> None:
+    """Send Caddy of a version to where its URL then points."""
+    say(host, stage, title)
+    bundle = _bundle(place)
+    found = bundle.gateway(version, arch)
+    if found is None:
+        raise _lacks(f"Caddy {version} for {arch}")
+    files(host, stage, bundle, (found.archive, found.sums), GATEWAY_DIR)
 
 
 @host_task

@@ -131,6 +131,11 @@ def drivers() -> Drivers:
     return Drivers.model_validate(_read("drivers.yaml"))
 
 
+def rows_of(name: str) -> Any:
+    """A data file beside this module, as it is."""
+    return _read(name)
+
+
 def _rows(kind: str) -> list[Any]:
     """The rows of a kind; the user's own come last, and win where both name the same."""
     own = _own().get(kind, [])

@@ -10,7 +10,7 @@ Hex4 = Annotated[str, Field(pattern=r"^[0-9a-f]{4}$")]
 
 
 class _Row(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
 
 class FlavourRange(_Row):

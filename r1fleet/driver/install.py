@@ -82,7 +82,7 @@ done
 """
 
 _STOP_OTHER = """
-if [ -n "$UNIT" ]; then systemctl stop "$UNIT"; exit; fi
+if [ -n "$UNIT" ]; then systemctl stop -- "$UNIT"; exit; fi
 kill "$PID" 2>/dev/null || exit 0
 for _ in 1 2 3 4 5 6 7 8 9 10; do kill -0 "$PID" 2>/dev/null || exit 0; sleep 1; done
 echo "it does not end" >&2; exit 1

@@ -16,6 +16,9 @@ from r1fleet.hostfacts import (
 
 Sections = dict[str, list[str]]
 
+_PACKAGE = re.compile(r"[A-Za-z0-9][A-Za-z0-9+._-]*")
+_VERSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9.+:~^_-]*")
+
 GPU_FIELDS = (
     *("index", "name", "uuid", "pci.bus_id", "driver_version", "memory.total", "memory.used"),
     "compute_cap",
@@ -104,7 +107,12 @@ def packages(lines: list[str]) -> dict[str, str]:
 
 def _package_rows(lines: list[str]) -> list[tuple[str, str, str]]:
     found = (line.split() for line in lines)
-    return [(row[0], row[1], row[2]) for row in found if len(row) == 3]
+    return [
+        (row[0], row[1], row[2])
+        for row in found
+        # They become words of commands.
+        if len(row) == 3 and _PACKAGE.fullmatch(row[0]) and _VERSION.fullmatch(row[1])
+    ]
 
 
 def _facts(lines: list[str]) -> dict[str, list[str]]:

@@ -51,6 +51,14 @@ def _boot_id(host: Host) -> str | None:
         if client := getattr(host.connector, "client", None):
             client.close()
         host.connector.connect()
+    except ConnectError as error:
+        if "host key" in str(error):  # waiting does not make it the same host
+            fix = "find out why; if it is right, ssh-keygen -R its address, then run again"
+            raise HostFailure("it came back with another SSH host key", str(error), fix) from None
+        return None
+    except (OSError, EOFError, SSHException):
+        return None
+    try:
         return run(host, "cat /proc/sys/kernel/random/boot_id", timeout_s=10).stdout.strip()
-    except (ConnectError, HostFailure, OSError, EOFError, SSHException):
+    except HostFailure:
         return None

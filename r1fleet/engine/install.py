@@ -1,7 +1,6 @@
 """Operations of the engine stage. Each can be used alone in any deploy."""
 
-import shlex
-from collections.abc import Generator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from importlib import resources
 
 from pyinfra.api import FunctionCommand, operation
@@ -20,7 +19,7 @@ from r1fleet.shell import assign, export
 Commands = Generator[FunctionCommand, None, None]
 
 SERVICE_USER = "ollama"
-HOME = "/var/lib/ollama"
+LOOK = "journalctl -u ollama on the host tells more"
 TOOLS = {"aria2c": "aria2", "zstd": "zstd", "curl": "curl", "tar": "tar"}
 
 # In one go: what a killed run left out, no later one would notice.
@@ -31,8 +30,24 @@ groups=
 for group in render video; do
   ! getent group $group >/dev/null || groups="$groups,$group"
 done
-useradd --system --gid {SERVICE_USER} --groups "${{groups#,}}" --home-dir {HOME} --create-home \
-  --skel /nonexistent --shell /usr/sbin/nologin {SERVICE_USER}
+useradd --system --gid {SERVICE_USER} --groups "${{groups#,}}" --create-home \
+  --home-dir {paths.ENGINE_HOME} --skel /nonexistent --shell /usr/sbin/nologin {SERVICE_USER}
+"""
+
+# Its parents may be the service user's: a link that this one has planted must not have root give it
+# what the link leads to. What is changed between look and deed is changed without following links.
+_MODELS_DIR = """
+part=$DIR
+while [ "$part" != / ]; do
+  if [ -L "$part" ] && [ "$(stat -c %u "$part")" != 0 ]; then
+    echo "$part is a link that is not root's" >&2
+    exit 1
+  fi
+  part=$(dirname "$part")
+done
+real=$(readlink -m "$DIR")
+[ -d "$real" ] || install -d -m 755 "$real" || exit 1
+chown -h "$USER:$USER" "$real" && chmod 755 "$real"
 """
 
 _INSTALL_TOOLS = """
@@ -118,7 +133,7 @@ def prepare(probe: Probe, models_dir: str) -> Commands:
         yield step(
             "engine",
             f"makes the model directory {models_dir}",
-            f"install -d -o {SERVICE_USER} -g {SERVICE_USER} -m 755 {shlex.quote(models_dir)}",
+            assign({"DIR": models_dir, "USER": SERVICE_USER}) + _MODELS_DIR,
             "check ollama_models and its mount",
             change=f"model directory {models_dir}",
         )
@@ -145,19 +160,35 @@ def fetch(probe: Probe, archive: Archive, proxies: Mapping[str, str]) -> Command
         )
 
 
+def restart_script(base_url: str, verb: str) -> str:
+    """Starts the engine with what is on the disk, and waits until it answers."""
+    return assign({"URL": base_url, "MARK": paths.RESTART_MARK, "VERB": verb}) + _RESTART
+
+
+def restart(
+    stage: str, title: str, base_url: str, change: str, *, verb: str = "restart"
+) -> FunctionCommand:
+    """A step that does so."""
+    script = restart_script(base_url, verb)
+    return step(stage, title, script, LOOK, change=change, timeout_s=600)
+
+
 @operation()
-def install(probe: Probe, wanted: EngineWanted) -> Commands:
+def install(
+    probe: Probe, wanted: EngineWanted, start: Callable[..., FunctionCommand] = restart
+) -> Commands:
     """Install the engine's version beside the others, render its files, switch, restart.
 
     + probe: the host as it is
     + wanted: archive and files
+    + start: makes the step that restarts or starts it
     """
     archive = wanted.archive
     yield from fetch._inner(probe, archive, wanted.proxies)
     differing = [file for file in wanted.files if file.differs(probe.files)]
     switch = probe.engine_current != archive.key
     if differing or switch:
-        yield _mark()
+        yield mark()
     yield from write("engine", differing)
     if switch:
         yield step(
@@ -178,7 +209,7 @@ def install(probe: Probe, wanted: EngineWanted) -> Commands:
         was_active = unit.active == "active"
         if was_active:
             yield from drain._inner(probe, wanted.drain_timeout_s)
-        yield restart(
+        yield start(
             "engine",
             "restarts Ollama" if was_active else "starts Ollama",
             wanted.base_url,
@@ -186,15 +217,6 @@ def install(probe: Probe, wanted: EngineWanted) -> Commands:
             # A start that is under way, as after a boot, is joined.
             verb="restart" if again else "start",
         )
-
-
-def restart(
-    stage: str, title: str, base_url: str, change: str, *, verb: str = "restart"
-) -> FunctionCommand:
-    """A step that starts the engine with what is on the disk, and waits until it answers."""
-    names = {"URL": base_url, "MARK": paths.RESTART_MARK, "VERB": verb}
-    fix = "journalctl -u ollama on the host tells more"
-    return step(stage, title, assign(names) + _RESTART, fix, change=change, timeout_s=600)
 
 
 @operation()
@@ -207,7 +229,7 @@ def preload(probe: Probe, wanted: PreloadWanted, again: bool = False) -> Command
     """
     differing = [file for file in wanted.files if file.differs(probe.files)]
     if differing:
-        yield _mark()
+        yield mark()
     yield from write("model", differing)
     unit = probe.unit("r1fleet-preload.service")
     loading = unit.active in ("active", "activating") and unit.enabled and not unit.needs_reload
@@ -234,7 +256,7 @@ def send_packages(stage: str, probe: Probe, bundle: str, names: tuple[str, ...])
     return send.packages(stage, title, bundle, release, probe.arch, names)
 
 
-def _mark() -> FunctionCommand:
+def mark() -> FunctionCommand:
     """Note on the host that what runs there reads other files than it was started with."""
     folder = paths.RESTART_MARK.rpartition("/")[0]
     return step(

@@ -41,6 +41,26 @@ class Archive:
         return "-".join(word for word in words if word)
 
 
+# What wait-for-gpus says when it gives up.
+NO_GPUS = "GPUs can be used"
+
+
+@dataclass(frozen=True)
+class Sandbox:
+    """The two profiles of the unit's hardening (engine/sandbox.py).
+
+    + gpus: that the engine has to find from inside; 0 asks for none
+    """
+
+    full: ManagedFile
+    lesser: ManagedFile
+    gpus: int
+
+    def wanted(self, found: Mapping[str, str]) -> ManagedFile:
+        """The lesser one where that very one was found to be needed (path -> sha256)."""
+        return self.lesser if found.get(self.lesser.path) == self.lesser.sha256 else self.full
+
+
 @dataclass(frozen=True)
 class EngineWanted:
     """Everything of the engine that does not depend on which model is there already."""
@@ -49,6 +69,7 @@ class EngineWanted:
     files: tuple[ManagedFile, ...]  # a change of one of these means a restart
     base_url: str  # where it answers once it is up
     proxies: Mapping[str, str]  # for the download
+    sandbox: Sandbox
     drain_timeout_s: int = 0  # a restart waits so long for running requests
 
 
@@ -98,6 +119,7 @@ def engine(settings: Settings, choice: Choice, probe: Probe) -> EngineWanted:
         models_dir=settings.ollama_models,
         engine_root=paths.ENGINE_ROOT,
     )
+    box = sandbox(settings, choice, probe)
     environment = render(
         "ollama.env",
         variables=list(variables(settings, choice, probe)),
@@ -112,11 +134,51 @@ def engine(settings: Settings, choice: Choice, probe: Probe) -> EngineWanted:
             ManagedFile(paths.ENGINE_ENV, environment, mode="640", owner="root:ollama"),
             ManagedFile(paths.WAIT_FOR_GPUS, render("wait-for-gpus"), mode="755"),
             ManagedFile(paths.ENGINE_UNIT, unit),
+            box.wanted(probe.files),
         ),
         base_url=settings.base_url,
         proxies=settings.proxies,
+        sandbox=box,
         drain_timeout_s=settings.drain_timeout_s,
     )
+
+
+def sandbox(settings: Settings, choice: Choice, probe: Probe) -> Sandbox:
+    """The hardening of the unit, in both profiles."""
+    values = {
+        "models_dir": settings.ollama_models,
+        "models_in_home": settings.ollama_models.startswith("/home/"),
+        "home": paths.ENGINE_HOME,
+        "devices": _device_groups(choice, probe),
+        "jit": bool(probe.rocm),
+        "local_only": settings.engine_stays_local,
+        "limits": settings.unit_limits,
+    }
+    path, template = paths.ENGINE_HARDENING, "ollama-hardening.conf"
+    full = ManagedFile(path, render(template, lesser=False, inputs="", **values))
+    inputs = (
+        f"driver {probe.driver.loaded or 'none'}, kernel {probe.kernel}, engine"
+        f" {archive_for(settings, choice, probe).key}, full profile {full.sha256[:12]}"
+    )
+    lesser = ManagedFile(path, render(template, lesser=True, inputs=inputs, **values))
+    return Sandbox(full, lesser, _gpus_inside(choice, probe))
+
+
+def _device_groups(choice: Choice, probe: Probe) -> tuple[str, ...]:
+    """What of /proc/devices the engine opens."""
+    if choice.placement == "cpu":
+        return ()
+    return ("kfd", "drm") if probe.rocm else ("nvidia*", "drm")
+
+
+def _gpus_inside(choice: Choice, probe: Probe) -> int:
+    """How many the engine has to find; CUDA sees one MIG instance at a time."""
+    if choice.placement == "cpu":
+        return 0
+    if probe.driver.mig:
+        return 1
+    every = len(probe.rocm) or len(probe.driver.gpus)
+    return len(choice.gpus) if choice.only_these_gpus else every
 
 
 def preload(settings: Settings, model: str) -> PreloadWanted:
@@ -173,12 +235,13 @@ def variables(settings: Settings, choice: Choice, probe: Probe) -> Iterator[tupl
         if choice.placement == "offload"
         else None,
         _visible_name(probe): _visible(choice, probe),
-        "HTTPS_PROXY": settings.https_proxy,
+        "HTTPS_PROXY": settings.engine_proxy,
         "NO_PROXY": settings.no_proxy,
     }
-    for name, value in {**planned, **settings.extra_env}.items():
-        if value is not None and value not in ("", ()):
+    for name, value in planned.items():
+        if name not in settings.extra_env and value is not None and value not in ("", ()):
             yield name, _text(value)
+    yield from settings.extra_env.items()  # an empty one too: that is not the same as none
 
 
 def _visible_name(probe: Probe) -> str:

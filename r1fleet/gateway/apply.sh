@@ -1,8 +1,8 @@
 # Makes what was sent for the gateway the live files, if Caddy takes it. Variables: DIR (the live
 # files; what was sent lies in DIR/next), CADDY, ACCOUNT, HOME_DIR, MARK, VERB (restart or reload).
 set -eu
-why() { echo "$1" >&2; exit 1; }
 next=$DIR/next
+why() { rm -rf "$next"; echo "$1" >&2; exit 1; }
 for file in Caddyfile tokens; do
   [ -e "$next/$file" ] || cp -p "$DIR/$file" "$next/$file" || why "$DIR/$file is missing"
 done

@@ -7,6 +7,7 @@ from importlib import resources
 from pyinfra.api import FunctionCommand, operation
 
 from r1fleet import paths
+from r1fleet.bundle import send
 from r1fleet.gateway.wanted import HOME, UNIT, USER, Archive, GatewayWanted
 from r1fleet.hostfacts import Probe
 from r1fleet.longstep import long_step
@@ -22,7 +23,8 @@ getent passwd {USER} >/dev/null || useradd --system --user-group --no-create-hom
   --home-dir {HOME} --shell /usr/sbin/nologin {USER}
 install -d -o {USER} -g {USER} -m 700 {HOME}
 install -d -o root -g root -m 755 {paths.ETC}
-install -d -o root -g {USER} -m 750 {paths.GATEWAY_DIR} {paths.GATEWAY_DIR}/next
+install -d -o root -g {USER} -m 750 {paths.GATEWAY_DIR}
+rm -rf {paths.GATEWAY_DIR}/next
 """
 
 _SWITCH = """
@@ -71,10 +73,14 @@ def fetch(probe: Probe, archive: Archive, proxies: Mapping[str, str]) -> Command
         "SHA512": archive.sha512 or "",
         "ROOT": paths.GATEWAY_ROOT,
         "KEY": archive.key,
+        "STAGED": send.GATEWAY_DIR if archive.bundle else "",
     }
+    if archive.bundle:
+        title = f"takes Caddy {archive.version} from the bundle"
+        yield send.gateway("gateway", title, archive.bundle, archive.version, probe.arch)
     yield long_step(
         "gateway",
-        f"downloads and checks Caddy {archive.version}",
+        f"{'unpacks' if archive.bundle else 'downloads and checks'} Caddy {archive.version}",
         "r1fleet-gateway-fetch",
         export(proxies) + assign(names) + _script("install.sh"),
         "check gateway_url, gateway_sha512 and free space in /opt",
@@ -97,7 +103,7 @@ def install(probe: Probe, wanted: GatewayWanted, proxies: Mapping[str, str]) -> 
     switch = there.current != archive.key
     running = probe.unit(UNIT).active == "active"
     if differing or other_unit or switch:
-        # Also where it is there: the folder for what is sent comes and goes.
+        # Also where all of it is there: what an earlier run sent in vain must not come along.
         yield step("gateway", "prepares its account and folders", _ACCOUNT, "see useradd(8)")
     if switch or other_unit:
         yield step("gateway", "notes a restart", _MARK_RESTART, "check /run", quiet=True)

@@ -23,7 +23,7 @@ COMMAND_LIMIT_S = 60
 FLEET_GATEWAY = "r1fleet-gateway"  # the name by which a host's log has the fleet gateway
 HEALTH = "r1fleet-health"
 # `key` begins the line of the key.
-NAME = re.compile(r"(?!key$|r1fleet-gateway$)[A-Za-z0-9][A-Za-z0-9._@-]{0,63}", re.ASCII)
+NAME = re.compile(r"(?!key$|r1fleet-(gateway|health)$)[A-Za-z0-9][A-Za-z0-9._@-]{0,63}", re.ASCII)
 _SECRET = re.compile(r"r1f_[A-Za-z0-9_-]{43}", re.ASCII)
 _KEY = re.compile(r"[A-Za-z0-9_-]{43}", re.ASCII)
 

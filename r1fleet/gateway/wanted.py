@@ -19,12 +19,16 @@ LOWEST_FREE_PORT = 1024
 
 @dataclass(frozen=True)
 class Archive:
-    """Caddy's archive. `sha512` None: the line of the release's checksums decides."""
+    """Caddy's archive. `sha512` None: the line of the release's checksums decides.
+
+    + bundle: the bundle here that it is sent from; the URLs are then of files on the host
+    """
 
     version: str
     url: str
     sums_url: str
     sha512: str | None
+    bundle: str | None = None
 
     @property
     def key(self) -> str:
@@ -44,12 +48,16 @@ class GatewayWanted:
 def archive(settings: Settings, arch: str) -> Archive:
     """The archive for an architecture as `uname -m` names it. Raises KeyError for others."""
     version = settings.gateway_version
-    stem = f"{settings.gateway_url}/v{version}/caddy_{version}"
+    file, sums = (
+        f"caddy_{version}_linux_{ARCHIVE_ARCH[arch]}.tar.gz",
+        f"caddy_{version}_checksums.txt",
+    )
+    home = f"{settings.gateway_url}/v{version}"
+    if settings.bundle:
+        # As it lies on the host once it was sent.
+        home, sums = f"file://{paths.BUNDLE_DIR}/gateway", f"{arch}-{sums}"
     return Archive(
-        version,
-        f"{stem}_linux_{ARCHIVE_ARCH[arch]}.tar.gz",
-        f"{stem}_checksums.txt",
-        settings.gateway_sha512,
+        version, f"{home}/{file}", f"{home}/{sums}", settings.gateway_sha512, settings.bundle
     )
 
 

@@ -32,7 +32,7 @@ class Check(BaseModel):
     + seconds_max: from the request to the end of the answer
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, defer_build=True)
 
     pattern: str | None = None
     json_shape: dict[str, Kind] | None = Field(default=None, alias="json")
@@ -59,7 +59,7 @@ class Check(BaseModel):
 class Prompt(BaseModel):
     """One prompt with its checks; `name` is what the report calls it."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, defer_build=True)
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9 ._-]{0,39}$")]
     prompt: Annotated[str, Field(min_length=1, max_length=16384)]
@@ -69,7 +69,7 @@ class Prompt(BaseModel):
 class Golden(BaseModel):
     """The whole file."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, defer_build=True)
 
     prompts: Annotated[list[Prompt], Field(min_length=1, max_length=50)]
 
@@ -84,7 +84,7 @@ class Golden(BaseModel):
 class Answer(BaseModel):
     """What a model said to one prompt; `failed` says why it does not hold, None when it does."""
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, defer_build=True)
 
     answer: str
     thinking_chars: int

@@ -59,7 +59,8 @@ def join(
         for name, own in settings.items():
             if own.mirror_url is None:
                 told[name] = own.model_copy(update={"mirror_url": url})
-    if faults := [line for name in members for line in _faults(name, told[name])]:
+    faults = [line for name in members for line in _faults(name, told[name])]
+    if faults := [*faults, *_unpinned(told)]:
         raise SettingsError(faults)
     mirrors = {name: wanted(told[name], list(addresses.values())) for name in members}
     return Fleet(told, mirrors, first)
@@ -86,6 +87,17 @@ def _faults(name: str, own: Settings) -> list[str]:
         if own.mirror_url and urlsplit(url).netloc == urlsplit(own.mirror_url).netloc:
             found.append(f"{name}: {key}: is the mirror itself; name the source behind it")
     return found
+
+
+def _unpinned(settings: Mapping[str, Settings]) -> list[str]:
+    """Hosts whose engine would come by plain HTTP alone, and be held against nothing else."""
+    return [
+        f"{name}: engine_sha256: is needed where all comes through a mirror by plain http; set it,"
+        " or mirror_fallback: True, and its checksum comes from engine_url"
+        for name, own in settings.items()
+        if own.serve and not own.bundle and not own.mirror_fallback
+        if (own.mirror_url or "").startswith("http://") and own.engine_sha256 is None
+    ]
 
 
 def wanted(own: Settings, addresses: Sequence[str]) -> MirrorWanted:

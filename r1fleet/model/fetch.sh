@@ -97,12 +97,11 @@ status() {
   printf 'total %s\ndone %s\n' $total $got
 }
 
-ask() { # curl with the login, if there is one
-  if [ -n "$auth" ]; then
-    printf 'header = "Authorization: %s"\n' "$auth" | curl -K - "$@"
-  else
-    curl "$@" </dev/null
-  fi
+ask() { # ask URL OPTION...: curl; no process list shows the login, nor a URL, which may be signed
+  asked=$(printf '%s' "$1" | sed 's/[\\"]/\\&/g')
+  shift
+  { printf 'url = "%s"\n' "$asked"
+    [ -z "$auth" ] || printf 'header = "Authorization: %s"\n' "$auth"; } | curl -g -K - "$@"
 }
 
 field() { printf '%s\n' "$challenge" | sed -n "s/.*$1=\"\([^\"]*\)\".*/\1/p"; }
@@ -112,14 +111,14 @@ field() { printf '%s\n' "$challenge" | sed -n "s/.*$1=\"\([^\"]*\)\".*/\1/p"; }
 authorize() {
   auth=${R1_AUTH-}
   [ -n "$auth" ] || return 0
-  challenge=$(ask -s -D - -o /dev/null -r 0-0 -m 30 "$1" | tr -d '\r' |
+  challenge=$(ask "$1" -s -D - -o /dev/null -r 0-0 -m 30 | tr -d '\r' |
     sed -n 's/^[Ww][Ww][Ww]-[Aa]uthenticate: *[Bb]earer *//p')
   realm=$(field realm)
   host=${1#*://}
   case $realm in "${1%%://*}://${host%%/*}/"*) ;; *) return 0 ;; esac
-  token=$(ask -s -m 30 -G --data-urlencode "service=$(field service)" \
-    --data-urlencode "scope=$(field scope)" "$realm" |
-    sed -n 's/.*"token" *: *"\([^"]*\)".*/\1/p')
+  token=$(ask "$realm" -s -m 30 -G --data-urlencode "service=$(field service)" \
+    --data-urlencode "scope=$(field scope)" |
+    sed -n 's/.*"token" *: *"\([A-Za-z0-9._~+\/=-]*\)".*/\1/p')
   [ -z "$token" ] || auth="Bearer $token"
 }
 
@@ -129,8 +128,8 @@ download() {
   place=$blob_url
   if [ -n "$auth" ]; then
     # The login is not for the server that the registry sends us to.
-    elsewhere=$(ask -s -o /dev/null -r 0-0 -m 30 -w '%{redirect_url}' "$blob_url")
-    if [ -n "$elsewhere" ]; then place=$elsewhere auth=; fi
+    elsewhere=$(ask "$blob_url" -s -o /dev/null -r 0-0 -m 30 -w '%{redirect_url}' | tr -d '\t')
+    case $elsewhere in http://* | https://*) place=$elsewhere auth= ;; esac
   fi
   if [ -n "$aria2" ] && [ "${place#file:}" = "$place" ]; then
     { printf '%s\n  out=%s\n' "$place" "$hex"
@@ -139,13 +138,13 @@ download() {
         --max-connection-per-server=8 --split=8 --min-split-size=16M --auto-save-interval=1 \
         --max-tries=2 --retry-wait=1 --connect-timeout=10 --timeout=30 --lowest-speed-limit=1K \
         --max-overall-download-limit="$limit" --auto-file-renaming=false --allow-overwrite=false \
-        --summary-interval=0 --show-console-readout=false --console-log-level=error \
-        --download-result=hide --input-file=-
+        --follow-torrent=false --follow-metalink=false --download-result=hide \
+        --summary-interval=0 --show-console-readout=false --console-log-level=error --input-file=-
     code=$?
     [ $code != 9 ] || code=100
   else
-    ask -fsSL --proto "=http,https${from:+,file}" -C - --limit-rate "$limit" \
-      --connect-timeout 10 --speed-limit 1024 --speed-time 30 -o "$file" "$place"
+    ask "$place" -fsSL --proto "=http,https${from:+,file}" -C - --limit-rate "$limit" \
+      --connect-timeout 10 --speed-limit 1024 --speed-time 30 -o "$file"
     code=$?
     # 33: the server knows no ranges, so what is here cannot be continued.
     [ $code != 33 ] || rm -f "$file"
@@ -160,8 +159,8 @@ mark() { stat -c '%b.%s' "$file" 2>/dev/null; }
 ask_why() {
   final_answer=
   short=sha256:$(echo "$hex" | cut -c1-12)
-  answer=$(ask -sSL -r 0-0 --connect-timeout 10 --max-time 15 -o /dev/null -w '%{http_code}' \
-    "$place" 2>"$run_dir/error")
+  answer=$(ask "$place" -sSL -r 0-0 --connect-timeout 10 --max-time 15 -o /dev/null \
+    -w '%{http_code}' 2>"$run_dir/error")
   case $answer in
     000)
       reason="no answer from ${from:-the registry} for blob $short: $(tail -n 1 "$run_dir/error")"

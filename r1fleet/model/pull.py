@@ -265,7 +265,7 @@ def follow(host: Host, stage: str, title: str, pull: Pull) -> None:
     if status.digest != pull.coming.digest:
         why = f"the host has {status.digest}, wanted was {pull.coming.digest}"
         raise HostFailure(f"fetching {name}", why, "run again")
-    if pull.want.authorization:
+    if pull.want.authorization or pull.want.proxies:
         unit.forget_login(host, pull.coming)
     pull.installed = pull.coming
     if not status.placed:

@@ -49,7 +49,7 @@ token() {
   case $realm in "${R1_URL%%://*}://${rest%%/*}/"*) ;; *) return 0 ;; esac
   found=$(get -G --data-urlencode "service=$(field service)" \\
     --data-urlencode "scope=$(field scope)" "$realm" |
-    sed -n 's/.*"token" *: *"\\([^"]*\\)".*/\\1/p')
+    sed -n 's/.*"token" *: *"\\([A-Za-z0-9._~+\\/=-]*\\)".*/\\1/p')
   [ -z "$found" ] || R1_AUTH="Bearer $found"
 }
 code=$(manifest "$R1_TAG")
@@ -80,7 +80,8 @@ case $R1_FROM in
 esac
 """
 
-# Not as root: it writes where the service user could plant links.
+# Not as root: it writes where the service user could plant links. /home and /tmp stay to be read,
+# because a model may be made of a file that lies there.
 _START = f"""
 set -e
 printf '%s' "$R1_MANIFEST" | base64 -d >"$R1_JOB/manifest"
@@ -93,7 +94,12 @@ fi
 rm -f {RUN_DIR}/status
 systemd-run --quiet --collect --unit={paths.PULL_UNIT} --description="fetches $R1_NAME" \\
   --uid=ollama --gid=ollama -p RuntimeDirectory=r1fleet-pull -p RuntimeDirectoryPreserve=yes \\
-  -p EnvironmentFile="-$R1_JOB/env" {FETCH} "$R1_JOB" $R1_HOW
+  -p EnvironmentFile="-$R1_JOB/env" \\
+  -p ProtectSystem=strict -p ReadWritePaths="$R1_MODELS" -p PrivateDevices=yes \\
+  -p NoNewPrivileges=yes -p CapabilityBoundingSet= -p RestrictSUIDSGID=yes \\
+  -p ProtectKernelTunables=yes -p ProtectKernelModules=yes -p ProtectControlGroups=yes \\
+  -p RestrictNamespaces=yes -p LockPersonality=yes -p SystemCallArchitectures=native \\
+  {FETCH} "$R1_JOB" $R1_HOW
 """
 
 _DROP_OTHERS = f"""
@@ -234,6 +240,7 @@ def launch(
         "R1_LINES": job.lines(want, manifest, deep=deep),
         "R1_MANIFEST": base64.b64encode(raw).decode(),
         "R1_NAME": want.name,
+        "R1_MODELS": want.models_dir,
         "R1_CONFIG": made.config(want.source) if want.source else "",
         "R1_CONFIG_HEX": made.config_hex(want.source) if want.source else "",
         "R1_HOW": "api" if want.by_engine else "",

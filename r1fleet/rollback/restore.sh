@@ -12,7 +12,15 @@ for file in $R1_FILES; do
   cmp -s "$R1_DIR/root$file" "$file" && continue
   case " $R1_ENGINE_FILES " in *" $file "*) done=restart ;; *) [ $done = restart ] || done=models ;; esac
   mkdir -p "${R1_MARK%/*}" && touch "$R1_MARK" || exit 1
+  mkdir -p "${file%/*}" || exit 1
   cp -p "$R1_DIR/root$file" "$file.new" && mv -f "$file.new" "$file" || exit 1
+done
+# What the engine reads and did not then, as the hardening of before it was known.
+for file in $R1_ENGINE_FILES; do
+  case " $R1_FILES " in *" $file "*) continue ;; esac
+  [ -e "$file" ] || continue
+  done=restart
+  mkdir -p "${R1_MARK%/*}" && touch "$R1_MARK" && rm -f "$file" || exit 1
 done
 if [ "$(readlink "$R1_ROOT/current")" != "$R1_ENGINE" ]; then
   done=restart

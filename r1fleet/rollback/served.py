@@ -21,7 +21,12 @@ from r1fleet.verify.judge import SmokeWanted
 SCHEMA = 1
 KEEP = 5  # snapshots of a host, some kB each
 STAMP = "%Y%m%dT%H%M%SZ"
-ENGINE_FILES = (paths.ENGINE_ENV, paths.ENGINE_UNIT, paths.WAIT_FOR_GPUS)
+ENGINE_FILES = (
+    paths.ENGINE_ENV,
+    paths.ENGINE_UNIT,
+    paths.ENGINE_HARDENING,
+    paths.WAIT_FOR_GPUS,
+)
 FILES = (*ENGINE_FILES, paths.PRELOAD_UNIT, paths.PRELOAD_BODY, paths.PRELOAD)
 
 

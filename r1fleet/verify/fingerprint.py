@@ -43,7 +43,8 @@ def settings_stamp(probe: Probe, want: SmokeWanted, extras: tuple[ExtraWanted, .
 
 
 def _files(probe: Probe) -> dict[str, str | None]:
-    return {path: probe.files.get(path) for path in (paths.ENGINE_ENV, paths.ENGINE_UNIT)}
+    read = (paths.ENGINE_ENV, paths.ENGINE_UNIT, paths.ENGINE_HARDENING)
+    return {path: probe.files.get(path) for path in read}
 
 
 def _sha256(inputs: Mapping[str, Any]) -> str:

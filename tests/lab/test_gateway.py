@@ -64,10 +64,17 @@ class Behind:
         limits = [word for host in hosts or (HOST,) for word in ("--limit", host)]
         return self.lab.deploy(*limits, *words)
 
-    def ask(self, path: str, token: str | None = None, *words: str, body: Any = None) -> "Answer":
+    def ask(
+        self,
+        path: str,
+        token: str | None = None,
+        *words: str,
+        body: Any = None,
+        http: str = "http1.1",
+    ) -> "Answer":
         """A request from the other host, with its token on curl's standard input."""
         lines = ["silent", "max-time = 60", "path-as-is", f'cacert = "{ROOT_FILE}"', "include"]
-        lines += ['noproxy = "*"', f'url = "{self.url}{path}"', "http1.1"]
+        lines += ['noproxy = "*"', f'url = "{self.url}{path}"', http]
         if token:
             lines.append(f'header = "Authorization: Bearer {token}"')
         if body is not None:
@@ -252,9 +259,9 @@ def test_tricks_with_the_request_line_reach_no_route(behind: Behind) -> None:
         *("/v1/models/../../api/pull", "/v1/models/a/b", "/r1fleet/health/", "/api/chat/../pull"),
         *("/r1fleet/health/../../api/pull", "/r1fleet/health/000000000000/../x"),
     ):
-        for method in ("GET", "POST"):
-            answer = behind.ask(path, use, "-X", method)
-            assert answer.status in (400, 404), (method, path, answer.text)
+        for method, http in (("GET", "http1.1"), ("POST", "http1.1"), ("POST", "http2")):
+            answer = behind.ask(path, use, "-X", method, http=http)
+            assert answer.status in (400, 404), (method, http, path, answer.text)
     token = f"Authorization: Bearer {use}\r\n"
     host, body = f"Host: {behind.address}\r\n", "Content-Length: 2\r\n\r\n{}"
     end = "Connection: close\r\n"
@@ -519,6 +526,40 @@ def test_a_changed_engine_refuses_until_it_is_proven(behind: Behind) -> None:
     assert behind.ask(f"/r1fleet/health/{pool}", use).status == 200
 
 
+def test_a_way_back_takes_requests_again(behind: Behind) -> None:
+    run = behind.deploy(ollama_max_queue=501, smoke_expect="nothing like it")
+    assert run.row(HOST)["verdict"] == "rolled back", run.output
+    assert "holds new requests back" in run.output
+    assert "takes requests again" in run.output
+    assert behind.ask("/api/version", behind.tokens["use"]).status == 200
+    left = "ls /run/r1fleet/draining /run/r1fleet/refusing /var/lib/r1fleet/draining"
+    assert behind.lab.on(HOST, left, ok=False) == ""
+
+
+def test_a_run_that_is_killed_in_the_middle_leaves_the_host_out(behind: Behind) -> None:
+    """Until the next run has proven it."""
+    row = behind.first.row(HOST)
+    health = f"/r1fleet/health/{pool_id(row['digest'], row['context'])}"
+    data = {"expose": "gateway", "gateway_tokens": f"file:{behind.store}", "ollama_max_queue": 502}
+    words = [word for key, value in data.items() for word in ("--data", f"{key}={value}")]
+    process = behind.lab.start_deploy("-y", "--limit", HOST, *words)
+    assert process.stdout
+    for line in process.stdout:
+        if "holds new requests back" in line:
+            break
+    marked = (
+        "for i in $(seq 50); do [ ! -e /run/r1fleet/draining ] || exit 0; sleep 0.1; done; exit 1"
+    )
+    behind.lab.on(HOST, marked)
+    process.kill()
+    process.communicate(timeout=60)
+    assert behind.ask(health, behind.tokens["use"]).status == 503
+    run = behind.deploy(steal="yes")
+    assert run.code == 0, run.output
+    assert "takes requests again" in run.output
+    assert behind.ask(health, behind.tokens["use"]).status == 200
+
+
 def test_a_bad_file_never_goes_live(behind: Behind) -> None:
     before = behind.lab.on(HOST, "cat /etc/r1fleet/gateway/Caddyfile")
     files = {"gateway_tls": "files", "gateway_certificate": "/etc/none.pem"}
@@ -526,8 +567,34 @@ def test_a_bad_file_never_goes_live(behind: Behind) -> None:
     assert run.code == 1
     assert "gateway: validates its files: " in run.row(HOST)["reason"]
     assert "/etc/none.pem" in run.row(HOST)["reason"]
+    assert "next" not in behind.lab.on(HOST, "ls /etc/r1fleet/gateway")
     assert behind.lab.on(HOST, "cat /etc/r1fleet/gateway/Caddyfile") == before
     assert behind.ask("/api/version", behind.tokens["use"]).status == 200
+    assert behind.deploy().code == 0
+
+
+def test_a_certificate_of_ones_own(behind: Behind) -> None:
+    files = {"gateway_certificate": "/etc/r1-test.pem", "gateway_key": "/etc/r1-test.key"}
+    made = (
+        "openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=gw.example.org "
+        "-addext subjectAltName=DNS:gw.example.org -out /etc/r1-test.pem -keyout /etc/r1-test.key"
+        " 2>/dev/null; chgrp r1fleet-gateway /etc/r1-test.key; chmod 640 /etc/r1-test.key"
+    )
+    behind.lab.on(HOST, made)
+    try:
+        name = "gw.example.org"
+        run = behind.deploy(gateway_tls="files", gateway_name=name, **files)
+        assert run.code == 0, run.output
+        assert any("not trusted by this machine" in text for text in run.row(HOST)["warnings"])
+        behind.from_other("cat >/tmp/r1-own.pem", behind.lab.on(HOST, "cat /etc/r1-test.pem"))
+        told = behind.from_other(
+            f"curl -s -o /dev/null -w '%{{http_code}}' --noproxy '*' --cacert /tmp/r1-own.pem "
+            f"--resolve {name}:{PORT}:{behind.address} https://{name}:{PORT}/"
+        )
+        assert told == "401"
+    finally:
+        behind.from_other("rm -f /tmp/r1-own.pem")
+        behind.lab.on(HOST, "rm -f /etc/r1-test.pem /etc/r1-test.key")
     assert behind.deploy().code == 0
 
 

@@ -16,6 +16,7 @@ pytestmark = pytest.mark.lab
 
 SERVED = (
     "readlink /opt/ollama/current; sha256sum /etc/r1fleet/* /etc/systemd/system/ollama.service"
+    " /etc/systemd/system/ollama.service.d/*"
     " /var/lib/ollama/models/manifests/registry.ollama.ai/library/deepseek-r1/fleet"
 )
 

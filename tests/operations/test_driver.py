@@ -7,13 +7,15 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from pyinfra.api.exceptions import ConnectError
 
 from r1fleet import outcome, paths
 from r1fleet.driver import install as driver
+from r1fleet.driver import reboot as reboot_module
 from r1fleet.driver import turns as turn
 from r1fleet.driver.plan import plan
 from r1fleet.hostfacts import GpuHolder, PciDevice, Probe, System
-from r1fleet.remote import is_refusal, shows, title
+from r1fleet.remote import Result, is_refusal, shows, title
 from r1fleet.settings import Settings
 from tests.operations.fakehost import FakeHost
 from tests.unit.build import bare, pci, working
@@ -252,3 +254,24 @@ def test_the_machine_that_runs_it_is_not_rebooted(monkeypatch: pytest.MonkeyPatc
     (command,) = restart(stale())
     assert is_refusal(command)
     assert "reboot pending" in title(command)
+
+
+def test_a_host_that_comes_back_with_another_key_is_not_waited_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def connect() -> None:
+        raise ConnectError("SSH host key error (Host key for gpu1 does not match.)")
+
+    host: Any = SimpleNamespace(
+        name="gpu1",
+        print_prefix="",
+        connector=SimpleNamespace(client=None, connect=connect),
+    )
+    monkeypatch.setattr(reboot_module, "run", lambda *_, **__: Result(True, "", ""))
+    monkeypatch.setattr(reboot_module.time, "sleep", lambda _: None)
+    command = reboot_module.reboot("driver", "reboots", "boot-1", 3600)
+    assert command.function(None, host, *command.args, **command.kwargs) is False
+    failure = outcome.of("gpu1").failure or ""
+    outcome.forget("gpu1")
+    assert "it came back with another SSH host key" in failure
+    assert "ssh-keygen -R" in failure

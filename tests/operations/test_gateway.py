@@ -349,3 +349,15 @@ def test_knocking_where_nobody_is_raises_nothing_else_than_os_errors(closed: int
     assert not knock.answers("127.0.0.1", closed)
     with pytest.raises(OSError, match="refused"):
         knock.gateway("127.0.0.1", closed, "off", "x", "", SECRET)
+
+
+def test_with_a_bundle_caddy_is_sent(tokens: str) -> None:
+    settings = Settings(expose="gateway", gateway_tokens=tokens, bundle="/media/r1")
+    found = wanted.archive(settings, "x86_64")
+    home = "file:///var/lib/r1fleet/bundle/gateway"
+    assert found.url == f"{home}/caddy_2.11.9_linux_amd64.tar.gz"
+    assert found.sums_url == f"{home}/x86_64-caddy_2.11.9_checksums.txt"
+    assert [title(one) for one in install.fetch._inner(bare("T4"), found, {})] == [
+        "gateway: takes Caddy 2.11.9 from the bundle",
+        "gateway: unpacks Caddy 2.11.9",
+    ]

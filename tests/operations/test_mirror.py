@@ -1,11 +1,12 @@
 """The mirror stage, and how a host comes to its models when the mirror answers, fails, is away."""
 
+import functools
 import hashlib
 import subprocess
 import threading
 import time
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler, SimpleHTTPRequestHandler, ThreadingHTTPServer
 from importlib import resources
 from pathlib import Path
 from types import SimpleNamespace
@@ -319,6 +320,45 @@ def test_an_engine_that_the_mirror_cannot_give(
     )
     assert (done.returncode == 0) is fallback, done.stderr
     assert (tmp_path / "opt/1/bin/ollama").exists() is fallback
+
+
+@pytest.mark.parametrize("fallback", [True, False])
+def test_a_mirror_cannot_vouch_for_its_own_archive(tmp_path: Path, fallback: bool) -> None:
+    """By plain HTTP it could give another archive with a checksum that fits."""
+    engine(tmp_path / "source")
+    engine(tmp_path / "mirror")
+    with (tmp_path / "mirror/v1/ollama.tar.zst").open("ab") as archive:
+        archive.write(bytes.fromhex("502a4d1800000000"))  # an empty frame: unpacked it is the same
+    for name in ("source", "mirror"):
+        digest = hashlib.sha256((tmp_path / name / "v1/ollama.tar.zst").read_bytes()).hexdigest()
+        sums = tmp_path / name / "v1/sha256sum.txt"
+        sums.write_text(f"{digest}  ./ollama.tar.zst\n")
+    handler = functools.partial(SimpleHTTPRequestHandler, directory=str(tmp_path / "mirror"))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        mirror = f"http://127.0.0.1:{server.server_address[1]}"
+        values = {
+            "PATH": "/usr/local/bin:/usr/bin:/bin",
+            "no_proxy": "*",
+            "URL": f"{mirror}/v1/ollama.tar.zst",
+            "SHA256": "",
+            "ROCM_URL": "",
+            "MIRROR": mirror,
+            "SOURCE": f"file://{tmp_path}/source" if fallback else "",
+            "ROOT": str(tmp_path / "opt"),
+            "KEY": "1",
+        }
+        script = (resources.files("r1fleet.engine") / "install.sh").read_text(encoding="ascii")
+        command = ["sh", "-c", script]
+        done = subprocess.run(
+            command, env=values, capture_output=True, text=True, timeout=60, check=False
+        )
+        server.shutdown()
+    assert (tmp_path / "opt/1/bin/ollama").exists() is fallback, done.stderr
+    if fallback:
+        assert "checksum of ollama.tar.zst" in done.stderr  # of the mirror's; the source's is right
+    else:
+        assert "set engine_sha256" in done.stderr
 
 
 def preview(run: HostRun) -> list[str]:

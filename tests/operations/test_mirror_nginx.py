@@ -63,6 +63,7 @@ def before(registry: Registry, url: str, home: Path) -> Iterator[Running]:
     settings = Settings(
         registry_url=url,
         engine_url=f"{url}/v2/library",
+        engine_sha256="0" * 64,
         mirror_port=port,
         mirror_bind="127.0.0.1",
         mirror_dir="/srv/mirror",

@@ -123,6 +123,15 @@ def test_a_model_alone_needs_no_restart(host: FakeHost) -> None:
     assert put_back(host, name).done == "models"
 
 
+def test_hardening_that_it_was_not_proven_under_goes_away(host: FakeHost) -> None:
+    """A state that was kept before there was a drop-in comes back without one."""
+    files = {path: "sha" for path in FILES if path != paths.ENGINE_HARDENING}
+    name = kept(host, replace(what(host), files=files))
+    assert put_back(host, name).done == "restart"
+    assert not host.at(paths.ENGINE_HARDENING).exists()
+    assert put_back(host, name).done == "same"
+
+
 def test_without_the_weights_or_the_engine_nothing_is_touched(host: FakeHost) -> None:
     name = kept(host, what(host))
     put(host, paths.ENGINE_ENV, "new")

@@ -10,7 +10,7 @@ from r1fleet.bundle import contents, needs
 from r1fleet.bundle.needs import DriverPackages
 from r1fleet.driver.foreign import Stop
 from r1fleet.driver.plan import plan
-from r1fleet.hostfacts import ModelStore, Probe
+from r1fleet.hostfacts import Gateway, ModelStore, Probe
 from r1fleet.model.manifest import parse, state_entry
 from r1fleet.settings import Settings
 from tests.unit.build import bare, working
@@ -117,3 +117,9 @@ def test_where_there_are_no_driver_packages() -> None:
     found = needs.driver(Settings(), rocky)
     assert isinstance(found, Stop)
     assert "dnf" in found.why
+
+
+def test_a_gateway_needs_caddy(bundle: contents.Bundle) -> None:
+    assert lacking(bundle, bare("T4"), expose="gateway") == ["Caddy 2.11.9 for x86_64"]
+    there = bare("T4", gateway=Gateway(versions=frozenset({"2.11.9"})))
+    assert lacking(bundle, there, expose="gateway") == []

@@ -2,6 +2,7 @@
 
 import base64
 import functools
+import hashlib
 import io
 import json
 import shutil
@@ -226,3 +227,24 @@ def test_packages_come_with_all_that_they_need(
     }
     with pytest.raises(PackError, match="packages: apt-get install: E: Unable to locate"):
         make(tmp_path / "out", {**carded, "driver": {**carded["driver"], "names": ["none"]}})
+
+
+def test_caddy_is_packed_by_its_sha512(tmp_path: Path, registry: Registry, releases: str) -> None:
+    file, digest = "caddy_1_linux_amd64.tar.gz", hashlib.sha512(ARCHIVE).hexdigest()
+    (tmp_path / "releases" / file).write_bytes(ARCHIVE)
+    (tmp_path / "releases/sums.txt").write_text(f"{'0' * 128}  other\n{digest}  {file}\n")
+    caddy = {"version": "1", "url": f"{releases}/{file}", "sums_url": f"{releases}/sums.txt"}
+    for pinned in (None, digest):
+        one = host(registry, releases, gateway={**caddy, "sha512": pinned})
+        bundle = make(tmp_path / "out", one, host(registry, releases, gateway=None))
+        found = bundle.gateway("1", "x86_64")
+        assert found
+        assert bundle.path(found.archive).read_bytes() == ARCHIVE
+        assert bundle.path(found.sums).read_text() == f"{digest}  {file}\n"
+        assert bundle.gateway("2", "x86_64") is None
+    wrong = host(registry, releases, gateway={**caddy, "sha512": "1" * 128})
+    with pytest.raises(PackError, match="checksum is"):
+        make(tmp_path / "other", wrong)
+    make(tmp_path / "out", host(registry, releases, gateway=None))
+    assert list((tmp_path / "out/gateway").iterdir()) == []
+    assert "gateways" not in json.loads((tmp_path / "out/bundle.json").read_text())

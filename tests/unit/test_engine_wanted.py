@@ -75,7 +75,7 @@ def test_settings_reach_the_environment_in_ollamas_own_form() -> None:
         ollama_origins=["https://ui.example.org", "https://x.example.org"],
         ollama_keep_alive="5m",
         ollama_debug=True,
-        https_proxy="http://user:p%40ss@proxy:3128",
+        https_proxy="http://proxy:3128",
         extra_env={"LLAMA_ARG_THREADS": "8"},
     )
     found = environment(settings, choice())
@@ -83,8 +83,20 @@ def test_settings_reach_the_environment_in_ollamas_own_form() -> None:
     assert found["OLLAMA_ORIGINS"] == "https://ui.example.org,https://x.example.org"
     assert found["OLLAMA_KEEP_ALIVE"] == "5m"
     assert found["OLLAMA_DEBUG"] == "1"
-    assert found["HTTPS_PROXY"] == "http://user:p%40ss@proxy:3128"
+    assert found["HTTPS_PROXY"] == "http://proxy:3128"
     assert found["LLAMA_ARG_THREADS"] == "8"
+
+
+def test_the_engine_which_logs_its_proxy_never_hears_of_its_login() -> None:
+    settings = Settings(https_proxy="http://user:p%40ss@proxy:3128")
+    assert "p%40ss" not in str(environment(settings, choice()))
+    assert settings.proxies["https_proxy"] == "http://user:p%40ss@proxy:3128"  # for downloads
+
+
+def test_further_variables_come_as_they_are_also_empty_and_before_what_is_planned() -> None:
+    found = environment(Settings(extra_env={"A": "", "CUDA_VISIBLE_DEVICES": "0"}), choice())
+    assert found["A"] == ""
+    assert found["CUDA_VISIBLE_DEVICES"] == "0"
 
 
 def test_the_environment_file_is_not_for_everybody() -> None:

@@ -176,7 +176,9 @@ def test_only_tokens_that_are_there_are_revoked(file: Path, name: str) -> None:
     assert file.read_text() == TEXT
 
 
-@pytest.mark.parametrize("name", ["a b", "key", "r1fleet-gateway", "-x", "{a}", "a\n"])
+@pytest.mark.parametrize(
+    "name", ["a b", "key", "r1fleet-gateway", "r1fleet-health", "-x", "{a}", "a\n"]
+)
 def test_names_that_cannot_be(tmp_path: Path, name: str) -> None:
     run("new", "--file", str(tmp_path / "tokens"), "--", name, code=2)
     assert list(tmp_path.iterdir()) == []

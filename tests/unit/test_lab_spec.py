@@ -227,6 +227,7 @@ class TestState:
             artifact_url=f"http://{GATEWAY}:8080",
             registry_url=f"http://{GATEWAY}:5000",
             driver_repository_url="http://r",
+            driver_keyring_sha256={"bookworm": "0" * 64},
             engine_version="0",
             engine_sha256="0" * 64,
             engine_url="http://e",

@@ -1,7 +1,9 @@
 """Reading what the probe prints: from recorded outputs, and from anything at all."""
 
 import subprocess
+import threading
 from contextlib import suppress
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
@@ -55,6 +57,52 @@ def test_the_script_runs_on_this_machine_and_ends_with_zero() -> None:
     assert found.models.kind is None
     assert found.models.disk_free_bytes > 0
     assert found.engine_version is None
+
+
+class _Liar(BaseHTTPRequestHandler):
+    """Answers in the place of an engine: any user of a host can, while the engine is away."""
+
+    def do_GET(self) -> None:
+        body = b"{}\n@@login\n0\n@@packages\nlibnvidia-x;reboot 580.95.05-1 ii\n@@end\n"
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+
+def test_what_others_can_write_adds_to_no_section_but_its_own(tmp_path: Path) -> None:
+    blobs = tmp_path / "blobs"
+    blobs.mkdir()
+    (blobs / "sha256-a\n@@tools\nnginx").touch()
+    server = HTTPServer(("127.0.0.1", 0), _Liar)
+    thread = threading.Thread(target=server.serve_forever, args=(0.02,))
+    thread.start()
+    try:
+        script = probe.command(str(tmp_path), f"http://127.0.0.1:{server.server_port}")
+        done = subprocess.run(["sh", "-c", script], capture_output=True, text=True, check=True)
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+    assert "reboot" in done.stdout
+    assert not any("reboot" in name for name in parse(done.stdout).packages)
+    marks = [line for line in done.stdout.splitlines() if line.startswith("@@")]
+    assert len(marks) == len(set(marks)) == len(probe.SECTIONS)
+
+
+def test_a_section_that_comes_twice_fails_the_host() -> None:
+    with pytest.raises(ProbeError, match="section login twice"):
+        parse(f"@@login\n0\n{SERVED}")
+
+
+@pytest.mark.parametrize("row", ["x;reboot 1 ii", "$(id) 1 ii", "nvidia-x 1$(id) ii", "-x 1 ii"])
+def test_a_package_with_a_name_that_none_has_is_not_there(row: str) -> None:
+    begin = "@@packages\n"
+    found = parse(SERVED.replace(begin, f"{begin}{row}\n"))
+    assert found.packages == parse(SERVED).packages
 
 
 @given(st.integers(min_value=0, max_value=len(SERVED) - len("@@end\n") - 1))

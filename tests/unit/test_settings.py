@@ -162,12 +162,41 @@ def test_further_environment() -> None:
     assert "control character in A" in line(extra_env={"A": "x\ny"})
     assert "no text for A" in line(extra_env={"A": True})
     assert "not a mapping" in line(extra_env="A=b")
+    assert "use https_proxy" in line(extra_env={"HTTP_PROXY": "x"})
+    assert "more than 64 KiB" in line(extra_env={"A": "x" * 40_000, "B": "é" * 20_000})
 
 
-@pytest.mark.parametrize("key", ["https_proxy", "extra_env"])
-def test_what_may_be_secret_is_not_repeated(key: str) -> None:
-    value: object = {"A": "hunter2\n"} if key == "extra_env" else "user:hunter2@proxy"
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("https_proxy", "user:hunter2@proxy"),
+        ("extra_env", {"A": "hunter2\n"}),
+        ("registry_url", "https://me:hunter2@registry.example.org"),
+        ("engine_url", "https://host/x?token=hunter2"),
+        ("mirror_url", "http://me:hunter2@10.0.0.9:5080"),
+        ("driver_repository_url", "https://me:hunter2@host/x"),
+        ("registry_login_command", "echo me:hunter2\n"),
+        (
+            "model_sources",
+            {"deepseek-r1:14b": {"url": "https://me:hf_hunter2@h/x", "sha256": "ab" * 32}},
+        ),
+        (
+            "model_sources",
+            {"deepseek-r1:14b": {"url": "https://h/x?token=hunter2", "sha256": "ab" * 32}},
+        ),
+    ],
+)
+def test_what_may_be_secret_is_refused_and_not_repeated(key: str, value: object) -> None:
     assert "hunter2" not in line(**{key: value})
+
+
+@pytest.mark.parametrize("more", [{"pull_via": "api"}, {"ollama_no_cloud": False}])
+def test_a_proxys_login_is_refused_where_the_engine_would_need_it(more: dict[str, Any]) -> None:
+    """The engine writes its proxy into its journal."""
+    told = line(https_proxy="http://me:hunter2@proxy:3128", **more)
+    assert "login" in told
+    assert "hunter2" not in told
+    taken(https_proxy="http://proxy:3128", **more)
 
 
 @pytest.mark.parametrize(

@@ -68,6 +68,23 @@ def test_a_login_that_is_none_is_told_without_it(command: str, tmp_path: Path) -
         sources.authorization(str(tmp_path / "none"), None)
 
 
+@pytest.mark.parametrize("text", ['to"ken', "to\\ken", "to ken", "ключ"])
+def test_a_token_with_what_no_token_has_is_refused_and_not_shown(text: str, tmp_path: Path) -> None:
+    """It would end its quotes in what curl reads."""
+    file = tmp_path / "login"
+    file.write_text(text, encoding="utf-8")
+    with pytest.raises(LoginError) as caught:
+        sources.authorization(str(file), None)
+    assert text not in str(caught.value)
+
+
+def test_the_registrys_login_is_not_for_the_server_of_a_file() -> None:
+    source = {"url": "https://files.example.org/x.gguf", "sha256": SUM}
+    settings = Settings(registry_login_command="echo me:secret", model_sources={NAME: source})
+    choice = decide.size(settings, bare("T4", driver=working("T4"))).sizing.chosen
+    assert decide.model_wanted(settings, choice).authorization is None
+
+
 def test_a_login_shows_in_no_text_of_what_is_wanted(tmp_path: Path) -> None:
     file = tmp_path / "login"
     file.write_text("me:secret\n")
