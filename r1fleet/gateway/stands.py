@@ -9,6 +9,7 @@ from r1fleet.gateway.pool import Stand, pool_id
 from r1fleet.hostfacts import Probe
 from r1fleet.model import manifest as manifests
 from r1fleet.settings import Settings
+from r1fleet.settings_check import is_loopback
 from r1fleet.sizing import Choice
 
 
@@ -17,7 +18,10 @@ def members(runs: Mapping[str, HostRun]) -> dict[str, HostRun]:
     return {
         name: run
         for name, run in runs.items()
-        if run.settings.serve and run.settings.expose == "gateway" and not run.balances
+        if run.settings.serve
+        and run.settings.expose == "gateway"
+        and not is_loopback(run.settings.gateway_listen)
+        and not run.balances
     }
 
 
@@ -47,13 +51,20 @@ def stand(run: HostRun, probe: Probe) -> Stand:
         sizes.add(recorded)
     return Stand(
         name=run.host.name,
-        address=f"{_in_url(settings.gateway_name or run.address)}:{settings.gateway_port}",
+        address=f"{_in_url(_name(run))}:{settings.gateway_port}",
         classes=tuple(sorted(sizes)),
         now=min(probe.gateway.pools, default=None),
         soon=_soon(settings, probe, choice) if choice else None,
         tls=settings.gateway_tls,
         root=probe.gateway.root if settings.gateway_tls == "internal" else "",
     )
+
+
+def _name(run: HostRun) -> str:
+    """By which its gateway is asked: its certificate is for that."""
+    settings = run.settings
+    named = settings.gateway_name if settings.gateway_tls in ("acme", "files") else None
+    return named or run.address
 
 
 def _soon(settings: Settings, probe: Probe, choice: Choice) -> str | None:
