@@ -17,9 +17,9 @@ class Moving:
 
     @property
     def left_s(self) -> float | None:
-        """Seconds still to go; None while nothing moves."""
+        """Seconds still to go; None while nothing moves, as at less than a byte per second."""
         left = max(0, self.total_bytes - self.done_bytes)
-        return left / self.bytes_per_s if self.bytes_per_s > 0 else None
+        return left / self.bytes_per_s if self.bytes_per_s >= 1 else None
 
     @property
     def share(self) -> float:

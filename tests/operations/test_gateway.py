@@ -321,6 +321,16 @@ def test_a_gateway_that_is_not_reached_is_told(tmp_path: Path, tokens: str, clos
     assert any("is not reached from this machine" in text for text in outcome.of("h").warnings)
 
 
+@pytest.mark.parametrize("address", ["127.0.0.1", "localhost", "@local"])
+def test_a_host_behind_a_forwarded_port_is_not_taken_for_open(tmp_path: Path, address: str) -> None:
+    """Another host that asks there asks itself, and finds its own engine."""
+    host: Any = FakeHost(tmp_path, "h")
+    host.data = {"ssh_hostname": address}
+    run = HostRun(host, Settings())
+    assert list(exposure.check._inner(run, bare("T4"), {"verified": {"at": "now"}})) == []
+    assert "whether others reach it was not tried" in outcome.of("h").notes[0]
+
+
 def test_another_host_tries_as_well(
     tmp_path: Path, tokens: str, closed: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -80,6 +80,10 @@ def test_bars_are_of_letters_that_the_terminal_has() -> None:
     assert not line.isascii()
 
 
+def test_a_download_that_hardly_moves_has_no_time_left() -> None:
+    assert Moving("deepseek-r1:14b", 0, 9_000_000_000, 5e-324).left_s is None
+
+
 names = st.text(st.characters(codec="ascii", categories=("L", "N")), min_size=1, max_size=40)
 texts = st.text(st.characters(codec="ascii", exclude_categories=("C",)), max_size=200)
 movings = st.builds(
