@@ -6,12 +6,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from r1fleet.asked import fleet_of
+
 if TYPE_CHECKING:
     from pyinfra.api import Host
 
     from r1fleet.reach import Fleet
 
-FAILED, WRONG, UNREACHABLE = 1, 2, 3
+FAILED, UNREACHABLE = 1, 3
 LOOK_LIMIT_S = 30
 
 
@@ -32,22 +34,17 @@ def ask(inventory: str, question: str, host: str | None, data: tuple[str, ...]) 
     Examples: r1fleet ask inventories/prod.py "Why is the sky blue?"
               r1fleet ask inventories/prod.py --host gpu1 - < question.txt > answer.txt
     """
-    from r1fleet import reach  # noqa: PLC0415
+    from r1fleet.reach import NoAnswer  # noqa: PLC0415
 
     if question == "-":
         question = sys.stdin.read()
     if not question.strip():
         raise click.UsageError("the question is empty")
-    try:
-        fleet = reach.load(inventory, (host,) if host else (), data)
-    except reach.InventoryError as error:
-        for line in error.lines:
-            click.echo(line, err=True)
-        raise SystemExit(WRONG) from None
+    fleet = fleet_of(inventory, (host,) if host else (), data)
     chosen, model = _choose(fleet)
     try:
         _play(chosen, fleet, model, question)
-    except reach.NoAnswer as error:
+    except NoAnswer as error:
         click.echo(f"\n{chosen.name}: {error}", err=True)
         raise SystemExit(FAILED) from None
 

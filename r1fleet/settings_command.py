@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from r1fleet.asked import faults_told, one_of
+
 if TYPE_CHECKING:
     from pyinfra.api import Host
 
     from r1fleet.reach import Fleet
     from r1fleet.settings_where import Layer, Origin
 
-WRONG = 2
 SCHEMA = 1
 
 
@@ -42,30 +43,14 @@ def settings(
     Examples: r1fleet settings inventories/prod.py gpu1
               r1fleet settings inventories/prod.py gpu1 context_max tag
     """
-    from r1fleet import reach  # noqa: PLC0415
-
-    try:
-        fleet = reach.load(inventory, (host,), data)
-        rows = _rows(fleet, _only(fleet, host), Path(inventory))
-        rows = _named(rows, names)
-    except reach.InventoryError as error:
-        for line in error.lines:
-            click.echo(line, err=True)
-        raise SystemExit(WRONG) from None
+    fleet, chosen = one_of(inventory, host, data)
+    with faults_told():
+        rows = _named(_rows(fleet, chosen, Path(inventory)), names)
     if as_json:
-        click.echo(json.dumps(_document(fleet.hosts[0].name, rows), indent=1, default=str))
+        click.echo(json.dumps(_document(chosen.name, rows), indent=1, default=str))
         return
     shown = [row for row in rows if names or show_all or row.source != "default"]
-    _table(fleet.hosts[0].name, shown)
-
-
-def _only(fleet: "Fleet", host: str) -> "Host":
-    from r1fleet.reach import InventoryError  # noqa: PLC0415
-
-    if len(fleet.hosts) > 1:
-        names = ", ".join(member.name for member in fleet.hosts)
-        raise InventoryError([f"{host} is more than one host: {names}"])
-    return fleet.hosts[0]
+    _table(chosen.name, shown)
 
 
 def _rows(fleet: "Fleet", host: "Host", inventory: Path) -> "list[Origin]":

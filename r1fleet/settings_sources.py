@@ -2,16 +2,14 @@
 
 import base64
 import re
-import subprocess
 from collections.abc import Mapping
-from functools import cache
 from pathlib import Path
 
+from r1fleet import secret_command
 from r1fleet.model.manifest import ModelSource
 from r1fleet.settings_check import TAGGED_MODEL, Bad
 
 KINDS = ("file", "path", "url")
-COMMAND_LIMIT_S = 60
 
 
 class LoginError(ValueError):
@@ -69,20 +67,8 @@ def _read(file: str) -> str:
         raise LoginError(f"registry_login_file: {file} cannot be read: {why}") from None
 
 
-@cache
 def _said(command: str) -> str:
-    """What a command prints; it is asked once in a run, it may want a finger on a key."""
     try:
-        done = subprocess.run(
-            command,
-            shell=True,
-            stdout=subprocess.PIPE,
-            text=True,
-            timeout=COMMAND_LIMIT_S,
-            check=False,
-        )
-    except (subprocess.TimeoutExpired, UnicodeDecodeError) as error:
-        raise LoginError(f"registry_login_command: {type(error).__name__}") from None
-    if done.returncode:
-        raise LoginError(f"registry_login_command: it ended with {done.returncode}")
-    return done.stdout
+        return secret_command.said(command)
+    except secret_command.CommandError as error:
+        raise LoginError(f"registry_login_command: {error}") from None

@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
+from r1fleet.asked import fleet_of
+
 if TYPE_CHECKING:
     from pyinfra.api import Host
 
     from r1fleet.hostfacts import Probe
     from r1fleet.reach import Answer, Fleet
 
-WRONG = 2
 Show = Callable[[dict[str, Any]], None]
 
 
@@ -53,14 +54,7 @@ def status(
     Example: r1fleet status inventories/prod.py
              r1fleet status inventories/prod.py --limit gpu1.example.org --watch --every 5
     """
-    from r1fleet import reach  # noqa: PLC0415
-
-    try:
-        fleet = reach.load(inventory, limit, data)
-    except reach.InventoryError as error:
-        for line in error.lines:
-            click.echo(line, err=True)
-        raise SystemExit(WRONG) from None
+    fleet = fleet_of(inventory, limit, data)
     if watch:
         _watch(fleet, as_json, every)
     found = look(fleet)

@@ -6,12 +6,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from r1fleet.asked import one_of
+
 if TYPE_CHECKING:
     from pyinfra.api import Host
 
     from r1fleet.settings import Settings
 
-FAILED, WRONG, UNREACHABLE = 1, 2, 3
+FAILED, UNREACHABLE = 1, 3
 CHUNK_BYTES = 65536
 
 
@@ -32,18 +34,7 @@ def tunnel(inventory: str, host: str, port: int, data: tuple[str, ...]) -> None:
     Example: r1fleet tunnel inventories/prod.py gpu1 --port 11500
              curl http://127.0.0.1:11500/api/tags
     """
-    from r1fleet import reach  # noqa: PLC0415
-
-    try:
-        fleet = reach.load(inventory, (host,), data)
-    except reach.InventoryError as error:
-        for line in error.lines:
-            click.echo(line, err=True)
-        raise SystemExit(WRONG) from None
-    if len(fleet.hosts) > 1:
-        click.echo(f"{host} is more than one host; name one", err=True)
-        raise SystemExit(WRONG)
-    chosen = fleet.hosts[0]
+    fleet, chosen = one_of(inventory, host, data)
     settings = fleet.settings[chosen.name]
     (answer,) = fleet.ask(lambda member: _look(member, settings)).values()
     if answer.value is None:

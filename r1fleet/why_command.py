@@ -6,10 +6,12 @@ from typing import TYPE_CHECKING
 
 import click
 
+from r1fleet.asked import one_of
+
 if TYPE_CHECKING:
     from pyinfra.api import Host
 
-FAILED, WRONG, UNREACHABLE = 1, 2, 3
+FAILED, UNREACHABLE = 1, 3
 READ_LIMIT_S = 60
 
 
@@ -29,23 +31,12 @@ def why(inventory: str, host: str, data: tuple[str, ...], as_json: bool) -> None
     \b
     Example: r1fleet why inventories/prod.py gpu1.example.org
     """
-    from r1fleet import reach  # noqa: PLC0415
-
-    try:
-        fleet = reach.load(inventory, (host,), data)
-    except reach.InventoryError as error:
-        for line in error.lines:
-            click.echo(line, err=True)
-        raise SystemExit(WRONG) from None
-    if len(fleet.hosts) > 1:
-        names = ", ".join(member.name for member in fleet.hosts)
-        click.echo(f"{host} is more than one host: {names}", err=True)
-        raise SystemExit(WRONG)
+    fleet, chosen = one_of(inventory, host, data)
     (answer,) = fleet.ask(_read, READ_LIMIT_S).values()
     if answer.value is None:
         click.echo(f"{host}: {answer.reason}", err=True)
         raise SystemExit(FAILED if answer.is_reached else UNREACHABLE)
-    _show(fleet.hosts[0].name, answer.value, as_json)
+    _show(chosen.name, answer.value, as_json)
 
 
 def _show(host: str, output: list[str], as_json: bool) -> None:

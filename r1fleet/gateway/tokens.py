@@ -10,16 +10,16 @@ import os
 import re
 import secrets
 import stat
-import subprocess
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Literal, cast, get_args
 
+from r1fleet import secret_command
+
 Role = Literal["use", "admin"]
 
-COMMAND_LIMIT_S = 60
 FLEET_GATEWAY = "r1fleet-gateway"  # the name by which a host's log has the fleet gateway
 HEALTH = "r1fleet-health"
 # `key` begins the line of the key.
@@ -155,19 +155,9 @@ def _why(error: Exception) -> str:
 
 def _said(command: str) -> str:
     try:
-        done = subprocess.run(
-            command,
-            shell=True,
-            stdout=subprocess.PIPE,
-            text=True,
-            timeout=COMMAND_LIMIT_S,
-            check=False,
-        )
-    except (subprocess.TimeoutExpired, UnicodeDecodeError) as error:
-        raise TokensError(type(error).__name__) from None
-    if done.returncode:
-        raise TokensError(f"it ended with {done.returncode}")
-    return done.stdout
+        return secret_command.said(command)
+    except secret_command.CommandError as error:
+        raise TokensError(str(error)) from None
 
 
 def caddy_lines(tokens: Iterable[Token]) -> str:
