@@ -254,7 +254,6 @@ def test_hosts_that_fail_are_passed_over(shared: Shared) -> None:
 
 def test_a_client_that_leaves_ends_its_generation(shared: Shared) -> None:
     lab = shared.lab
-    begun = shared.since()
     with closing(shared.door.connect()) as connection:
         body = CHAT | {"stream": True, **LONG}
         headers = {"Authorization": f"Bearer {shared.door.token}"}
@@ -269,7 +268,6 @@ def test_a_client_that_leaves_ends_its_generation(shared: Shared) -> None:
         time.sleep(0.1)
     else:
         raise AssertionError("the engine goes on for nobody")
-    assert sum(shared.asked(begun).values()) == 1
 
 
 # A text that cannot end before the context is full: some 30,000 tokens.
