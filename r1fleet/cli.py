@@ -8,6 +8,7 @@ import click
 COMMANDS = {
     "ask": "r1fleet.ask_command:ask",
     "bundle": "r1fleet.bundle_command:bundle",
+    "doctor": "r1fleet.doctor_command:doctor",
     "fit": "r1fleet.fit_command:fit",
     "init": "r1fleet.init_command:init",
     "lock": "r1fleet.lock_command:lock",

@@ -11,13 +11,11 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
+from r1fleet import status_look
 from r1fleet.asked import fleet_of
 
 if TYPE_CHECKING:
-    from pyinfra.api import Host
-
-    from r1fleet.hostfacts import Probe
-    from r1fleet.reach import Answer, Fleet
+    from r1fleet.reach import Fleet
 
 Show = Callable[[dict[str, Any]], None]
 
@@ -70,11 +68,11 @@ def _code(found: dict[str, Any]) -> int:
 
 def look(fleet: "Fleet") -> dict[str, Any]:
     """Ask all hosts and judge their answers: what `--json` prints."""
-    answers = fleet.ask(_probe(fleet), meanwhile=_import_the_rest)
+    answers = fleet.ask(status_look.question(fleet), meanwhile=_import_the_rest)
     from r1fleet.status_data import whole  # noqa: PLC0415
 
     now = datetime.now(UTC)
-    rows = [_row(fleet, host, answers[host.name], now) for host in fleet.hosts]
+    rows = [status_look.row(fleet, host, answers[host.name], now) for host in fleet.hosts]
     return whole(rows, now)
 
 
@@ -83,56 +81,6 @@ def _import_the_rest() -> None:
     import r1fleet.rollout  # noqa: PLC0415
     import r1fleet.status_data  # noqa: PLC0415
     import r1fleet.status_text  # noqa: F401, PLC0415
-
-
-def _probe(fleet: "Fleet") -> "Callable[[Host], Probe]":
-    from r1fleet.fleet import HostRun  # noqa: PLC0415
-    from r1fleet.reach import NoAnswer  # noqa: PLC0415
-
-    def ask(host: "Host") -> "Probe":
-        run = HostRun(host, fleet.settings[host.name])
-        if probe := run.look():
-            return probe
-        raise NoAnswer(run.trouble)
-
-    return ask
-
-
-def _row(fleet: "Fleet", host: "Host", answer: "Answer[Probe]", now: datetime) -> dict[str, Any]:
-    from r1fleet import decide, lease, outcome, rollout, status_data  # noqa: PLC0415
-    from r1fleet.drift import find  # noqa: PLC0415
-    from r1fleet.fleet import HostRun  # noqa: PLC0415
-
-    probe, settings = answer.value, fleet.settings[host.name]
-    left = settings.in_maintenance(now)
-    if probe is None and left:
-        return status_data.silent_row(host.name, "maintenance", left)
-    if probe is None:
-        verdict = "failed" if answer.is_reached else "unreachable"
-        return status_data.silent_row(host.name, verdict, answer.reason)
-    outcome.forget(host.name)
-    try:
-        run = HostRun(host, settings, probe, mirror=fleet.mirrors.get(host.name))
-        pending, refusal = rollout.preview(run)
-        choice = decide.size(settings, probe).sizing.choice if settings.serve else None
-        drift = find(settings, probe, choice, pending, now)
-    except Exception as error:  # a strange host is no reason to show nothing of the others
-        reason = f"its state cannot be judged: {type(error).__name__}: {error}"
-        return status_data.silent_row(host.name, "failed", reason)
-    warnings = outcome.of(host.name).warnings
-    row = status_data.row(
-        host.name,
-        settings,
-        probe,
-        choice,
-        drift,
-        pending,
-        refusal,
-        warnings,
-        now,
-        is_left=lease.is_left(probe),
-    )
-    return row | {"verdict": "maintenance", "reason": left} if left else row
 
 
 def _json_line(found: dict[str, Any]) -> None:

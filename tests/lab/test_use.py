@@ -5,7 +5,9 @@ import signal
 import subprocess
 import sys
 import urllib.request
+from pathlib import Path
 
+from r1fleet import probe
 from tests.lab.conftest import ROOT, Lab, Run
 
 R1FLEET = [sys.executable, "-m", "r1fleet.cli"]
@@ -42,6 +44,26 @@ def test_a_host_whose_engine_is_stopped_says_so_and_another_answers(lab: Lab, se
         assert (any_host.returncode, any_host.stdout) == (0, "READY\n"), any_host.stderr
     finally:
         lab.on(first, "systemctl start ollama r1fleet-preload")
+
+
+def test_the_doctor_finds_a_served_host_sound_and_a_stopped_engine_not(
+    lab: Lab, served: Run, tmp_path: Path
+) -> None:
+    record = tmp_path / "duo.txt"
+    sound = r1fleet("doctor", "inventories/lab.py", "duo", "--record", str(record))
+    assert sound.returncode == 0, sound.stdout + sound.stderr
+    assert "100% on the GPUs" in sound.stdout
+    again = probe.parse(record.read_text())
+    assert [gpu.name for gpu in again.driver.gpus] == ["NVIDIA GeForce RTX 4090"] * 2
+    assert lab.state.hosts["duo"].address not in record.read_text()
+    lab.on("duo", "systemctl stop ollama")
+    try:
+        found = r1fleet("doctor", "inventories/lab.py", "duo", "--json")
+    finally:
+        lab.on("duo", "systemctl start ollama r1fleet-preload")
+    assert found.returncode == 1
+    bad = [check for check in json.loads(found.stdout)["checks"] if check["level"] == "bad"]
+    assert "ollama.service is stopped" in {check["what"] for check in bad}
 
 
 def test_the_api_of_a_host_stands_on_a_port_here_until_ctrl_c(lab: Lab, served: Run) -> None:
