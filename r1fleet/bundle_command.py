@@ -57,7 +57,8 @@ def bundle(
     for name, host in hosts.items():
         for line in host.get("left_out", ()):
             click.echo(f"{name}: not packed: {line}", err=True)
-    asked = {name: host for name, host in hosts.items() if host.get("engine")}
+    parts = ("engine", "gateway")
+    asked = {name: host for name, host in hosts.items() if any(map(host.get, parts))}
     if not asked:
         raise _stop("no host that could be looked at needs anything; see `r1fleet plan`", FAILED)
     maker = Maker(out, click.echo, registry_url)

@@ -11,8 +11,9 @@ from r1fleet.driver.foreign import Stop, owner
 from r1fleet.driver.plan import DriverPlan, only_holds
 from r1fleet.engine import wanted
 from r1fleet.engine.install import TOOLS
-from r1fleet.engine.wanted import Archive
+from r1fleet.engine.wanted import ARCHIVE_ARCH, Archive
 from r1fleet.gateway import wanted as gateways
+from r1fleet.gateway.wanted import Archive as Caddy
 from r1fleet.hostfacts import Probe
 from r1fleet.mirror.source import has
 from r1fleet.model.manifest import ModelWanted
@@ -103,7 +104,7 @@ def lacking(bundle: Bundle, settings: Settings, probe: Probe, plan: DriverPlan) 
         what = ", ".join(sorted(names - known) or sorted(names))
         yield f"for {release(probe)} ({probe.arch}) the packages {what}"
     yield from _lacking_engine(bundle, settings, probe)
-    yield from _lacking_gateway(bundle, settings, probe)
+    yield from lacking_gateway(bundle, settings, probe)
     for want in models(settings, probe):
         if not has(probe, want):
             yield from _lacking_model(bundle, want)
@@ -120,11 +121,21 @@ def _lacking_engine(bundle: Bundle, settings: Settings, probe: Probe) -> Iterato
         yield f"the Ollama of engine_sha256 (it has {found[:12]})"
 
 
-def _lacking_gateway(bundle: Bundle, settings: Settings, probe: Probe) -> Iterator[str]:
-    if settings.expose != "gateway":
+def gateway(settings: Settings, probe: Probe, *, balances: bool = False) -> Caddy | None:
+    """Caddy's archive for a host that has a gateway, of its own or of the fleet."""
+    if probe.arch not in ARCHIVE_ARCH or not (balances or settings.expose == "gateway"):
+        return None
+    return gateways.archive(settings, probe.arch)
+
+
+def lacking_gateway(
+    bundle: Bundle, settings: Settings, probe: Probe, *, balances: bool = False
+) -> Iterator[str]:
+    """What a bundle lacks of the gateway that a host is to have."""
+    wants = gateway(settings, probe, balances=balances)
+    if wants is None or wants.key in probe.gateway.versions:
         return
-    wants = gateways.archive(settings, probe.arch)
-    if wants.key not in probe.gateway.versions and not bundle.gateway(wants.version, probe.arch):
+    if not bundle.gateway(wants.version, probe.arch):
         yield f"Caddy {wants.version} for {probe.arch}"
 
 

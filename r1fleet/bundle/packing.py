@@ -21,7 +21,6 @@ from r1fleet.driver.foreign import Stop
 from r1fleet.engine.install import TOOLS
 from r1fleet.engine.wanted import ARCHIVE_ARCH
 from r1fleet.fleet import HostRun
-from r1fleet.gateway import wanted as gateways
 from r1fleet.lock_find import FindError, manifest, named
 from r1fleet.model.manifest import ManifestError, ModelWanted, human, parse
 from r1fleet.settings_sources import authorization
@@ -30,10 +29,13 @@ Say = Callable[[str], None]
 
 
 def needs_of(run: HostRun) -> dict[str, Any]:
-    """What one host needs, as data; {} for one that cannot be looked at or serves nothing."""
+    """What one host needs, as data; {} for one that cannot be looked at or needs nothing."""
     probe, settings = run.probe, run.settings
-    if probe is None or not settings.serve:
+    if probe is None:
         return {}
+    caddy = needs.gateway(settings, probe, balances=run.balances)
+    if not settings.serve:
+        return {"arch": probe.arch, "gateway": asdict(caddy)} if caddy else {}
     if probe.arch not in ARCHIVE_ARCH:
         return {"left_out": [f"all: there is no Ollama archive for {probe.arch}"]}
     archive, driver = needs.archive(settings, probe), needs.driver(settings, probe)
@@ -49,9 +51,7 @@ def needs_of(run: HostRun) -> dict[str, Any]:
         "arch": probe.arch,
         "release": needs.release(probe),
         "engine": {key: getattr(archive, key) for key in ("version", "url", "sha256", "rocm_url")},
-        "gateway": asdict(gateways.archive(settings, probe.arch))
-        if settings.expose == "gateway"
-        else None,
+        "gateway": asdict(caddy) if caddy else None,
         "models": {
             want.name: {"registry_url": want.registry_url, "pinned": want.digest}
             for want in wants
@@ -91,9 +91,11 @@ class Maker:
         self.folder.mkdir(parents=True, exist_ok=True)
         (self.folder / FILE).unlink(missing_ok=True)
         for host in hosts.values():
-            self._engine(host["arch"], host["engine"])
             if gateway := host.get("gateway"):
                 self._gateway(host["arch"], gateway)
+            if not (engine := host.get("engine")):
+                continue  # a gateway before the others
+            self._engine(host["arch"], engine)
             # A login is for the registry of the settings alone.
             login = None if self.registry_url else authorization(*host["login"])
             for name, model in host["models"].items():

@@ -6,6 +6,7 @@ from functools import partial
 from pyinfra.api import FunctionCommand, operation
 
 from r1fleet import fleet, outcome, paths
+from r1fleet.bundle import contents, needs
 from r1fleet.fleet import HostRun
 from r1fleet.gateway import fleet as wanted
 from r1fleet.gateway import install, pool, stands
@@ -38,6 +39,10 @@ def stage(run: HostRun, probe: Probe, leaving: Collection[str] = ()) -> Commands
     routes = pool.routes(behind, mixed=settings.pool_mixed, leaving=leaving)
     if not routes:  # the hosts are bare: it is made when they serve
         return
+    if settings.bundle:
+        bundle = contents.read(settings.bundle)
+        if lines := list(needs.lacking_gateway(bundle, settings, probe, balances=True)):
+            yield fail("bundle", f"it lacks {', '.join(lines)}", needs.FIX)
     want = wanted.gateway(settings, settings.gateway_store, run.address, probe.arch, behind, routes)
     yield from install.install._inner(probe, want, settings.proxies)
     knows = wanted.knows(behind, routes)

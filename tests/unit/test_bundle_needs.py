@@ -2,14 +2,17 @@
 
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from r1fleet.bundle import contents, needs
 from r1fleet.bundle.needs import DriverPackages
+from r1fleet.bundle.packing import needs_of
 from r1fleet.driver.foreign import Stop
 from r1fleet.driver.plan import plan
+from r1fleet.fleet import HostRun
 from r1fleet.hostfacts import Gateway, ModelStore, Probe
 from r1fleet.model.manifest import parse, state_entry
 from r1fleet.settings import Settings
@@ -123,3 +126,15 @@ def test_a_gateway_needs_caddy(bundle: contents.Bundle) -> None:
     assert lacking(bundle, bare("T4"), expose="gateway") == ["Caddy 2.11.9 for x86_64"]
     there = bare("T4", gateway=Gateway(versions=frozenset({"2.11.9"})))
     assert lacking(bundle, there, expose="gateway") == []
+
+
+def test_a_fleet_gateway_needs_caddy_alone(bundle: contents.Bundle) -> None:
+    settings, probe = Settings(serve=False), bare()
+    assert list(needs.lacking_gateway(bundle, settings, probe)) == []
+    lacking = needs.lacking_gateway(bundle, settings, probe, balances=True)
+    assert list(lacking) == ["Caddy 2.11.9 for x86_64"]
+    host: Any = SimpleNamespace(name="gw")
+    run = HostRun(host, settings, probe)
+    assert needs_of(run) == {}
+    found = needs_of(replace(run, balancers=("gw",)))
+    assert (set(found), found["gateway"]["version"]) == ({"arch", "gateway"}, "2.11.9")

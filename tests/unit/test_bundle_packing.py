@@ -242,6 +242,9 @@ def test_caddy_is_packed_by_its_sha512(tmp_path: Path, registry: Registry, relea
         assert bundle.path(found.archive).read_bytes() == ARCHIVE
         assert bundle.path(found.sums).read_text() == f"{digest}  {file}\n"
         assert bundle.gateway("2", "x86_64") is None
+    alone = make(tmp_path / "alone", {"arch": "x86_64", "gateway": {**caddy, "sha512": digest}})
+    assert alone.gateway("1", "x86_64")
+    assert alone.contents.engines == ()
     wrong = host(registry, releases, gateway={**caddy, "sha512": "1" * 128})
     with pytest.raises(PackError, match="checksum is"):
         make(tmp_path / "other", wrong)
