@@ -160,8 +160,7 @@ def _from_here(host: Host, want: Exposure, host_run: HostRun) -> str:
 def _from_another(host: Host, want: Exposure) -> list[str]:
     """The same from the first other host of this run that can tell."""
     for name, other in fleet.everyone().items():
-        ready = other.probe is not None and "curl" in other.probe.tools
-        if name == host.name or not ready or outcome.of(name).failed_as == "lost":
+        if name == host.name or not _can_knock(other):
             continue
         urls = {
             "ENGINE": f"{want.engine_url}/api/version",
@@ -183,6 +182,13 @@ def _from_another(host: Host, want: Exposure) -> list[str]:
             warn(host, f"{want.gateway_url} is not reached from {name}")
         return [f"{name} likewise"]
     return ["no other host of this run could try"]
+
+
+def _can_knock(other: HostRun) -> bool:
+    """Whether a host can be asked now; not one that may be in a reboot: nobody waits for that."""
+    found = outcome.of(other.host.name)
+    away = found.failed_as == "lost" or (found.stage == "driver" and not found.done)
+    return other.probe is not None and "curl" in other.probe.tools and not away
 
 
 def _judge_engine(host: Host, want: Exposure, reached: bool, who: str) -> None:
