@@ -4,9 +4,6 @@ Every host goes back to what it served before its last change (or at that date),
 What is kept for it, and how: docs/alias.md.
 """
 
-from r1fleet import fleet
-from r1fleet.rollback import by_hand
+from r1fleet.job import back
 
-run = fleet.observe()
-
-by_hand.back(name="Roll back", run=run)
+back()

@@ -68,6 +68,7 @@ def _models(host: "Host", fleet: "Fleet") -> tuple[str, bool]:
     """The name to ask for on a host, and whether it is loaded. Raises NoAnswer."""
     from r1fleet.forward import connect, request  # noqa: PLC0415
     from r1fleet.reach import NoAnswer  # noqa: PLC0415
+    from r1fleet.words import plain  # noqa: PLC0415
 
     settings = fleet.settings[host.name]
     if not settings.serve:
@@ -81,7 +82,7 @@ def _models(host: "Host", fleet: "Fleet") -> tuple[str, bool]:
     own = settings.alias or next((name for name in here if name in loaded), None)
     if own is None or own not in here:
         raise NoAnswer(f"it has no {own or 'loaded model'} yet: run deploy.py")
-    return own, own in loaded or here[own] in digests
+    return plain(own), own in loaded or here[own] in digests
 
 
 def _play(host: "Host", fleet: "Fleet", model: str, question: str) -> None:

@@ -43,9 +43,16 @@ def drain(probe: Probe, limit_s: int) -> Commands:
     + probe: the host as it is; nothing is asked where no model is loaded
     + limit_s: at most so long; 0 does not wait
     """
-    if probe.unit(UNIT).active == "active":
-        title = "holds new requests back"
-        yield step("gateway", title, _HOLD_BACK, f"check the rights of {paths.STATE_DIR}")
+    is_own = not probe.gateway.knows  # a fleet gateway stands before other hosts' engines
+    if probe.unit(UNIT).active == "active" and is_own:
+        yield step(
+            "gateway",
+            "holds new requests back",
+            _HOLD_BACK,
+            f"check the rights of {paths.STATE_DIR}",
+            # So that the host is looked at again, and takes requests in the end.
+            change="requests held back",
+        )
     if limit_s and probe.loaded:
         yield wait("engine", "waits for running requests", limit_s)
 

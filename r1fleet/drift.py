@@ -54,7 +54,7 @@ def find(
     """
     own = [step for step in steps if not step.startswith(" ") and not step.endswith(NOTE)]
     if not settings.serve:  # of what else is there nothing is wanted
-        files = tuple(_files(probe, own))
+        files = (*_files(probe, own), *(_gateway(settings, probe) if probe.gateway.knows else ()))
         return files or tuple(Drift("step", f"a run {step.partition(': ')[2]}") for step in own)
     items = [
         *_driver(settings, probe),
@@ -113,7 +113,7 @@ def _units(probe: Probe) -> Iterator[Drift]:
 
 def _gateway(settings: Settings, probe: Probe) -> Iterator[Drift]:
     unit = probe.unit(UNIT)
-    if settings.expose != "gateway":
+    if settings.expose != "gateway" and not probe.gateway.knows:
         if unit.load != "not-found":
             yield Drift("gateway", f"{UNIT} is there and not wanted", "gateway")
         return

@@ -162,6 +162,7 @@ def _begin(whole: State) -> None:
         for member in hosts
     }
     report.at_exit(whole, settings)
+    _tell_of_gateways_outside(whole, settings)
     now = datetime.now(UTC)
     for name, member_settings in settings.items():
         outcome.of(name).maintenance = member_settings.in_maintenance(now)
@@ -182,6 +183,17 @@ def _begin(whole: State) -> None:
 
     gevent.joinall(looks, raise_error=True)
     _fleet.ready.set()
+
+
+def _tell_of_gateways_outside(whole: State, settings: Mapping[str, Settings]) -> None:
+    """What hosts of this run change, fleet gateways outside of its limit do not learn."""
+    groups = whole.inventory.groups
+    left_out = sorted({one.name for one in groups.get(pool.GROUP, ())} - set(settings))
+    if left_out and any(one.expose == "gateway" for one in settings.values()):
+        logger.warning(
+            f"the fleet gateway {', '.join(left_out)} is outside of this run's limit and learns of"
+            " no new pool: run again with it when hosts have changed"
+        )
 
 
 def balancers(hosts: Collection[Host], settings: Mapping[str, Settings]) -> tuple[str, ...]:

@@ -70,7 +70,8 @@ def finish(
     beside = [extra.model for extra in extras]
     former = tags.former(found, proof.model, proof.digest, probe.models.manifests, beside)
     more: State = {"former": former, "alias": found.get("alias"), "served": found.get("served")}
-    if "exposure" in found:
+    # Who reaches the host is tried again with each proof.
+    if "exposure" in found and state_with({})["verified"] == found.get("verified"):
         more["exposure"] = found["exposure"]
     want = _wanted(run, choice, proof, delivery)
     if not alias.is_settled(want, probe):

@@ -1,9 +1,10 @@
-"""The main job, for a deploy.py: every host in its wave, behind its gate."""
+"""The main job and the way back, for a deploy.py and a rollback.py."""
 
 from pyinfra import host
 
 from r1fleet import fleet, gate, rollout
 from r1fleet.gateway import balance
+from r1fleet.rollback import by_hand
 
 
 def main() -> None:
@@ -18,6 +19,16 @@ def main() -> None:
         if host.name in step.hosts:
             name = f"Converge {run.settings.model}: {step}"
             rollout.converge(name=name, run=run, _if=step.open_to(run))
+
+    if run.balancers:
+        balance.settle(name="Fleet gateways", run=run)
+
+
+def back() -> None:
+    """The host whose rollback.py this is, back to what it served (docs/alias.md)."""
+    run = fleet.observe()
+
+    by_hand.back(name="Roll back", run=run)
 
     if run.balancers:
         balance.settle(name="Fleet gateways", run=run)

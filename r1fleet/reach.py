@@ -40,6 +40,9 @@ class InventoryError(Exception):
 class NoAnswer(Exception):
     """For questions to raise: the host had none, the message says why."""
 
+    def __init__(self, why: str) -> None:
+        super().__init__(plain(why))  # some of it may be the host's own words
+
 
 @dataclass(frozen=True)
 class Answer(Generic[T]):
@@ -57,13 +60,14 @@ class Fleet:
         self, state: "State", inventory: "list[Host]", hosts: "list[Host]", log: "_Log"
     ) -> None:
         self.state, self.hosts, self._log = state, hosts, log
-        from r1fleet.fleet import with_mirrors  # noqa: PLC0415
+        from r1fleet.fleet import balancers, with_mirrors  # noqa: PLC0415
 
         data = {host.name: host.data.dict() for host in hosts}  # type: ignore[no-untyped-call]
         if lines := passwords.refused(data, getattr(state, "config", None)):
             raise InventoryError(lines)
         try:
             joined = with_mirrors(inventory, locked(read_all(data)))
+            self.balancers = balancers(hosts, joined.settings)
         except SettingsError as error:
             raise InventoryError(error.lines) from error
         except LockError as error:

@@ -12,6 +12,7 @@ from pyinfra.api import State
 from pyinfra.api.state import StateStage
 
 from r1fleet import catalog, live, outcome
+from r1fleet.gateway import pool
 from r1fleet.outcome import Outcome
 from r1fleet.plan_host import host_plan
 from r1fleet.settings import Settings
@@ -96,7 +97,10 @@ def rows_of(state: State, settings: Mapping[str, Settings]) -> list[dict[str, An
 
 def _reached_at(state: State, name: str, settings: Settings) -> dict[str, str]:
     """Who reaches the engine, and where."""
-    address = str(state.inventory.get_host(name).data.get("ssh_hostname") or name)
+    host = state.inventory.get_host(name)
+    address = str(host.data.get("ssh_hostname") or name)
+    if pool.GROUP in host.groups:
+        return {"expose": "gateway", "url": settings.gateway_url_at(address)}
     return {"expose": settings.expose, "url": settings.client_url(address)}
 
 

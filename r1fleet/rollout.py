@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from pyinfra.api import FunctionCommand, operation
 
-from r1fleet import decide, handover, outcome, stages, tags
+from r1fleet import decide, fleet, handover, outcome, stages, tags
 from r1fleet.alias import wanted as alias
 from r1fleet.driver.plan import plan as plan_driver
 from r1fleet.engine import install as engine
@@ -58,7 +58,7 @@ def _plan(run: HostRun) -> Commands:
 def _stages(run: HostRun) -> Commands:
     settings = run.settings
     probe = yield from stages.checked(run)
-    if run.balances:
+    if run.balances and fleet.everyone():  # `status` looks at each host alone
         yield from balance.stage(run, probe, outcome.rollout.first)
     if not settings.serve:
         return

@@ -171,6 +171,10 @@ class GatewaySettings(DriverSettings):
             return self.base_url
         if self.expose == "open":
             return f"http://{_in_url(address)}:{self.ollama_host.rpartition(':')[2]}"
+        return self.gateway_url_at(address)
+
+    def gateway_url_at(self, address: str) -> str:
+        """Where clients reach the gateway of a host, its own or the fleet's, at this address."""
         scheme = "http" if self.gateway_tls == "off" else "https"
         return f"{scheme}://{_in_url(self.gateway_name or address)}:{self.gateway_port}"
 

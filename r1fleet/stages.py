@@ -13,7 +13,7 @@ from r1fleet.bundle import contents, needs, send
 from r1fleet.drain import drain
 from r1fleet.driver import install as driver
 from r1fleet.driver.health import warnings as driver_warnings
-from r1fleet.driver.plan import DriverPlan
+from r1fleet.driver.plan import DriverPlan, only_holds
 from r1fleet.driver.plan import plan as plan_driver
 from r1fleet.driver.strangers import to_stop
 from r1fleet.engine import install as engine
@@ -132,7 +132,8 @@ def driver_proven(
         stopped = to_stop(probe, settings.driver_stop_others).values()
         serving = bool(probe.loaded)
         probe = yield from look_again(run)
-        yield from drain._inner(probe, settings.drain_timeout_s)
+        if not only_holds(plan):
+            yield from drain._inner(probe, settings.drain_timeout_s)
         yield from driver.activate._inner(probe, plan, set(stopped))
         probe = yield from look_again(run)
         yield from driver.restart._inner(probe, plan, settings, serving)

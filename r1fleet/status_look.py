@@ -41,7 +41,8 @@ def row(fleet: "Fleet", host: "Host", answer: "Answer[Probe]", now: datetime) ->
         return status_data.silent_row(host.name, verdict, answer.reason)
     outcome.forget(host.name)
     try:
-        run = HostRun(host, settings, probe, mirror=fleet.mirrors.get(host.name))
+        mirror = fleet.mirrors.get(host.name)
+        run = HostRun(host, settings, probe, mirror=mirror, balancers=fleet.balancers)
         pending, refusal = rollout.preview(run)
         choice = decide.size(settings, probe).sizing.choice if settings.serve else None
         drift = find(settings, probe, choice, pending, now)

@@ -20,7 +20,13 @@ CHUNK_BYTES = 65536
 @click.command()
 @click.argument("inventory")
 @click.argument("host")
-@click.option("--port", default=11434, show_default=True, help="On 127.0.0.1 of this machine.")
+@click.option(
+    "--port",
+    type=click.IntRange(0, 65535),
+    default=11434,
+    show_default=True,
+    help="On 127.0.0.1 of this machine; 0: any that is free.",
+)
 @click.option("--data", multiple=True, help="key=value over the inventory's, as for pyinfra.")
 def tunnel(inventory: str, host: str, port: int, data: tuple[str, ...]) -> None:
     """Forward the API of a host to this machine, for clients that want a URL, until Ctrl-C.
@@ -46,8 +52,10 @@ def tunnel(inventory: str, host: str, port: int, data: tuple[str, ...]) -> None:
 def _look(host: "Host", settings: "Settings") -> str:
     """The engine's version. Raises NoAnswer."""
     from r1fleet.forward import connect, request  # noqa: PLC0415
+    from r1fleet.words import plain  # noqa: PLC0415
 
-    return str(json.load(request(connect(host, settings), "/api/version"))["version"])
+    found = json.load(request(connect(host, settings), "/api/version"))
+    return plain(str(found["version"]))
 
 
 def _serve(host: "Host", settings: "Settings", port: int, version: str) -> None:

@@ -87,14 +87,20 @@ rm -f "$MARK"
 
 
 @operation()
-def tools(probe: Probe, proxies: Mapping[str, str], bundle: str | None = None) -> Commands:
+def tools(
+    probe: Probe,
+    proxies: Mapping[str, str],
+    bundle: str | None = None,
+    programs: Mapping[str, str] = TOOLS,
+) -> Commands:
     """Install the programs that the later stages download and unpack with.
 
     + probe: the host as it is
     + proxies: variables such as https_proxy for the package manager
     + bundle: the bundle on this machine that has the packages, in place of the host's sources
+    + programs: the package of each program
     """
-    missing = sorted(package for tool, package in TOOLS.items() if tool not in probe.tools)
+    missing = sorted(package for tool, package in programs.items() if tool not in probe.tools)
     if not missing:
         return
     if "apt-get" not in probe.tools:

@@ -30,7 +30,7 @@ fetch() {
     case $1 in http://*) [ -z "${MIRROR-}" ] || at=${SOURCE:+$SOURCE${1#"$MIRROR"}} ;; esac
     said="$1 comes by plain http and its checksum would too; set engine_sha256"
     [ -n "$at" ] || return 1
-    sums=$(get "${at%/*}/sha256sum.txt") || { said="no sha256sum.txt beside $at"; return 1; }
+    sums=$(get --proto-redir =https "${at%/*}/sha256sum.txt") || { said="no sha256sum.txt beside $at"; return 1; }
     wanted=$(printf '%s\n' "$sums" | while read -r sum file; do
       if [ "${file#\*}" = "./$name" ]; then echo "$sum"; fi; done)
     said="sha256sum.txt beside $1 has no line for $name"

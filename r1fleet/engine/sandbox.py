@@ -28,6 +28,7 @@ LESSER = (
 
 # What the engine found at this start, of how many lines that tell of devices.
 _COUNT = """
+journalctl --sync
 said=$(journalctl -q --no-pager -o cat \
   "_SYSTEMD_INVOCATION_ID=$(systemctl show -p InvocationID --value ollama.service)" |
   head -n 400 | grep 'msg="inference compute"')
@@ -62,21 +63,25 @@ class Trial:
 def install(host_run: HostRun, probe: Probe, want: EngineWanted) -> Commands:
     """The engine as engine.install does it, under the profile that its GPUs allow."""
     box = want.sandbox
+    trial = Trial(box.gpus)
     if box.lesser in want.files:
         outcome.of(host_run.host.name).note([LESSER])
-        yield from engine.install._inner(probe, want)
-        return
-    trial = Trial(box.gpus)
-    yield from engine.install._inner(probe, want, trial.start)
-    if trial.hidden is None:
-        return
-    lesser = Trial(box.gpus)
-    title = f"{trial.hidden}: starts Ollama under the lesser hardening"
-    yield from _under(box.lesser)
-    yield lesser.start("engine", title, want.base_url, "hardening: the lesser profile")
-    if lesser.hidden is None:
-        yield told("engine", LESSER)
-        return
+        # A restart that is due is that of a run which was cut off in its trial: it is still one.
+        start = trial.start if probe.restart_pending else engine.restart
+        yield from engine.install._inner(probe, want, start)
+        if trial.hidden is None:
+            return
+    else:
+        yield from engine.install._inner(probe, want, trial.start)
+        if trial.hidden is None:
+            return
+        lesser = Trial(box.gpus)
+        title = f"{trial.hidden}: starts Ollama under the lesser hardening"
+        yield from _under(box.lesser)
+        yield lesser.start("engine", title, want.base_url, "hardening: the lesser profile")
+        if lesser.hidden is None:
+            yield told("engine", LESSER)
+            return
     yield from _under(box.full)  # it was not the profile; the proof tells what it is
     yield engine.restart("engine", "starts Ollama as it was", want.base_url, "Ollama restarted")
 

@@ -7,6 +7,7 @@ from pyinfra.api import FunctionCommand, operation
 
 from r1fleet import fleet, outcome, paths
 from r1fleet.bundle import contents, needs
+from r1fleet.engine import install as engine
 from r1fleet.fleet import HostRun
 from r1fleet.gateway import fleet as wanted
 from r1fleet.gateway import install, pool, stands
@@ -16,6 +17,8 @@ from r1fleet.remote import fail, step
 from r1fleet.shell import assign, write_file
 
 Commands = Generator[FunctionCommand, None, None]
+
+TOOLS = {"curl": "curl", "tar": "tar"}  # a host that serves a model has them from its engine stage
 
 _PUT = """
 install -d -m 755 "$DIR" || exit 1
@@ -43,6 +46,7 @@ def stage(run: HostRun, probe: Probe, leaving: Collection[str] = ()) -> Commands
         bundle = contents.read(settings.bundle)
         if lines := list(needs.lacking_gateway(bundle, settings, probe, balances=True)):
             yield fail("bundle", f"it lacks {', '.join(lines)}", needs.FIX)
+    yield from engine.tools._inner(probe, settings.proxies, settings.bundle, TOOLS)
     want = wanted.gateway(settings, settings.gateway_store, run.address, probe.arch, behind, routes)
     yield from install.install._inner(probe, want, settings.proxies)
     knows = wanted.knows(behind, routes)

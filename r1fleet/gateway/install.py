@@ -130,7 +130,8 @@ def install(probe: Probe, wanted: GatewayWanted, proxies: Mapping[str, str]) -> 
             "gateway",
             "validates its files",
             assign(values) + _script("apply.sh"),
-            "the gateway keeps the files that it had",
+            "see gateway_certificate, gateway_key, gateway_listen and gateway_name; the gateway"
+            " keeps the files that it had",
             quiet=True,
         )
     if other_unit:

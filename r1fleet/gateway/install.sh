@@ -17,7 +17,7 @@ if [ ! -x "$ROOT/$KEY/caddy" ]; then
   trap 'rm -rf "$work"' EXIT
   name=${URL##*/}
   if [ -z "$SHA512" ]; then
-    sums=$(get "$SUMS_URL") || why "no checksums at $SUMS_URL"
+    sums=$(get --proto-redir =https "$SUMS_URL") || why "no checksums at $SUMS_URL"
     SHA512=$(printf '%s\n' "$sums" | while read -r sum file; do
       if [ "${file#\*}" = "$name" ]; then echo "$sum"; fi; done)
     [ -n "$SHA512" ] || why "$SUMS_URL has no line for $name"

@@ -26,7 +26,8 @@ def prepare(run: HostRun, probe: Probe) -> Commands:
     """Bring the gateway's files up to date; or close it, where it is no longer wanted."""
     settings = run.settings
     if settings.expose != "gateway":
-        yield from install.remove._inner(probe)
+        if not run.balances:  # what is there is the fleet's then
+            yield from install.remove._inner(probe)
         return
     want = wanted.gateway(settings, settings.gateway_store, run.host.name, run.address, probe.arch)
     yield from install.install._inner(probe, want, settings.proxies)

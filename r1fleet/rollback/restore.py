@@ -69,6 +69,9 @@ def restore(host_run: HostRun, back: Restoration) -> Commands:
     + back: names the snapshot; filled in with what it holds and what was done
     """
     yield read("rollback", f"reads what it served ({back.name})", back)
+    if back.what and host_run.probe:
+        proof = back.what.smoke
+        yield from gateway.step_out(host_run, host_run.probe, proof.digest, proof.context)
     yield put_back("rollback", "puts back what it served", back)
     if back.done == "same" or back.what is None:  # None: only a rehearsal
         return
@@ -99,6 +102,8 @@ def restore(host_run: HostRun, back: Restoration) -> Commands:
     yield from smoke.write_state._inner(state, probe.state)
     if probe.unit(UNIT).active == "active":
         yield from gateway.open_up(host_run, probe, proof.digest, proof.context)
+        if host_run.balancers:
+            host_run.look()  # they are told in which pool it is again
     stamp = (state["verified"] or {}).get("settings")
     yield note("rollback", f"back to {back.told}", proof.model, stamp)
 
@@ -167,8 +172,9 @@ def _state(host_run: HostRun, what: Served, probe: Probe) -> dict[str, Any]:
     figures = found.smoke
     stamp = fingerprint(probe, what.smoke, what.extras_wanted)
     settings = settings_stamp(probe, what.smoke, what.extras_wanted)
+    then = {key: value for key, value in what.state.items() if key != "exposure"}
     return {
-        **what.state,
+        **then,
         "alias": _alias(what, probe),
         "served": what.id,
         "verified": verified_entry(figures, stamp, what.model, settings) if figures else None,

@@ -9,16 +9,18 @@ from typing import Any
 import pytest
 from pyinfra.api.exceptions import ConnectError
 
-from r1fleet import outcome, paths
+from r1fleet import outcome, paths, stages
 from r1fleet.driver import install as driver
 from r1fleet.driver import reboot as reboot_module
 from r1fleet.driver import turns as turn
 from r1fleet.driver.plan import plan
+from r1fleet.fleet import HostRun
+from r1fleet.gateway.wanted import UNIT
 from r1fleet.hostfacts import GpuHolder, PciDevice, Probe, System
 from r1fleet.remote import Result, is_refusal, shows, title
 from r1fleet.settings import Settings
 from tests.operations.fakehost import FakeHost
-from tests.unit.build import bare, pci, working
+from tests.unit.build import RUNNING, bare, pci, working
 
 NEW, OLD = "580.178.04", "580.95.05"
 STRANGER = GpuHolder(812, "python3", "maria", 11520, "jupyter.service")
@@ -181,6 +183,19 @@ def test_holding_packages_loads_and_reboots_nothing() -> None:
     found = plan(probe, settings)
     assert list(driver.activate._inner(probe, found)) == []
     assert list(driver.restart._inner(probe, found, settings)) == []
+
+
+def test_holding_packages_keeps_no_request_away() -> None:
+    units = {UNIT: RUNNING}
+    probe = bare(
+        "T4", driver=working("T4"), packages={"nvidia-driver-cuda": f"{NEW}-1"}, units=units
+    )
+    settings = Settings(driver_hold=True)
+    host: Any = SimpleNamespace(name="h", state=SimpleNamespace(is_executing=True))
+    run = HostRun(host, settings, probe)
+    told = [title(one) for one in stages.driver_proven(run, probe, plan(probe, settings))]
+    assert told
+    assert not any("holds new requests back" in line for line in told)
 
 
 def test_prove_fails_a_host_whose_gpu_is_missing() -> None:

@@ -14,15 +14,17 @@ from typing import Any
 
 import pytest
 
-from r1fleet import drain, fleet, outcome, rollout
+from r1fleet import decide, drain, fleet, handover, outcome, rollout
 from r1fleet.fleet import HostRun
 from r1fleet.gateway import exposure, install, knock, stage, wanted
 from r1fleet.gateway.tokens import TokensError
 from r1fleet.hostfacts import Gateway, LoadedModel, Probe, Unit
+from r1fleet.model.pull import Pull
 from r1fleet.remote import title
 from r1fleet.settings import Settings
 from tests.operations.fakehost import FakeHost
 from tests.unit.build import RUNNING, bare, working
+from tests.unit.served import choice_of, served
 
 SECRET = f"r1f_{'a' * 43}"
 STORE = f"key {'k' * 43}\nalice use {SECRET}\n"
@@ -338,6 +340,13 @@ def test_another_host_tries_as_well(
     other.tool("curl", '#!/bin/sh\necho "$@" >>"$ROOT/asked"; printf "200 "\n')
     anybody: Any = other
     monkeypatch.setattr(fleet._fleet, "runs", {"o": HostRun(anybody, Settings(), bare("T4"))})
+
+    def no_transport(*_: Any, **__: Any) -> None:
+        raise AttributeError("'NoneType' object has no attribute 'open_session'")
+
+    with monkeypatch.context() as rebooting:
+        rebooting.setattr(other, "run_shell_command", no_transport)
+        assert tried(tmp_path, tokens, "local", engine=closed) is None
     outcome.of("o").stage = "driver"  # it may be in a reboot
     assert tried(tmp_path, tokens, "local", engine=closed) is None
     outcome.of("o").stage = "verify"
@@ -347,15 +356,51 @@ def test_another_host_tries_as_well(
     assert SECRET not in (tmp_path / "asked").read_text()
 
 
-def test_a_proof_of_exposure_stands_as_long_as_the_hosts_own(tokens: str) -> None:
+def test_a_proof_of_exposure_stands_as_long_as_nothing_of_it_changes() -> None:
     want = exposure.exposure(Settings(expose="gateway"), "10.0.0.7", "")
-    proof = {"at": "then"}
     now = exposure.stamp(want, bare("T4"))
-    before = {"verified": proof, "exposure": {"stamp": now}}
-    assert exposure.is_proven(before, before, want, now)
-    assert not exposure.is_proven({"verified": {"at": "now"}}, before, want, now)
-    assert not exposure.is_proven(before, {"verified": proof}, want, now)
-    assert not exposure.is_proven(before, before, want, exposure.stamp(want, bare(boot_id="b1")))
+    state = {"verified": {"at": "then"}, "exposure": {"stamp": now}}
+    assert exposure.is_proven(state, now)
+    assert not exposure.is_proven(state, exposure.stamp(want, bare(boot_id="b1")))
+    # A new proof of the host, or a check that failed, leaves no entry.
+    assert not exposure.is_proven({"verified": {"at": "then"}}, now)
+
+
+def test_a_reached_engine_fails_again_in_the_next_run(tmp_path: Path, tokens: str) -> None:
+    """The host's own proof was written before the check failed: that must not count for it."""
+    host: Any = FakeHost(tmp_path, "h")
+    host.data = {"ssh_hostname": "10.0.0.7"}
+    run = HostRun(host, Settings(gateway_tokens=tokens))
+    state = {"verified": {"at": "now"}}
+    probe = bare("T4", state=state)
+    assert next(title(one) for one in exposure.check._inner(run, probe, state)).startswith(
+        "verify: connects to 10.0.0.7"
+    )
+
+
+def test_a_new_proof_asks_who_reaches_the_host_again() -> None:
+    found = served()
+    run = HostRun(Any, Settings(), found)
+    assert "exposure" in found.state
+    for verified, stays in ((found.state["verified"], True), ({"at": "now"}, False)):
+        state = _finished(run, found, verified)
+        assert ("exposure" in state) is stays
+
+
+def _finished(run: HostRun, probe: Probe, verified: Any) -> dict[str, Any]:
+    """state.json as the last stage writes it, with this proof."""
+    choice = choice_of(probe)
+    assert choice
+    proof = decide.proof_wanted(run.settings, choice, f"sha256:{DIGEST}", probe)
+    delivery = Pull(decide.model_wanted(run.settings, choice))
+    made = handover.finish(
+        run, probe, proof, (), choice, delivery, lambda more: {**more, "verified": verified}
+    )
+    while True:
+        try:
+            next(made)
+        except StopIteration as end:
+            return dict(end.value)
 
 
 def test_knocking_where_nobody_is_raises_nothing_else_than_os_errors(closed: int) -> None:

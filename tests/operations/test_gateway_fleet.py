@@ -8,13 +8,14 @@ from typing import Any
 import pytest
 from pyinfra.api import Inventory
 
-from r1fleet import fleet, gate, outcome, rollout, waves
+from r1fleet import fleet, gate, outcome, report, rollout, waves
+from r1fleet.drain import drain
 from r1fleet.fleet import HostRun
 from r1fleet.gate import Step
-from r1fleet.gateway import balance, stands, wanted
+from r1fleet.gateway import balance, stage, stands, wanted
 from r1fleet.gateway import fleet as made
 from r1fleet.gateway.pool import pool_id
-from r1fleet.hostfacts import Gateway, Probe
+from r1fleet.hostfacts import Gateway, LoadedModel, Probe
 from r1fleet.remote import title
 from r1fleet.settings import Settings, SettingsError
 from r1fleet.waves import Wave
@@ -198,3 +199,28 @@ def test_its_own_stage_stands_before_all_that_serves(observe: Any) -> None:
     assert steps[-1] == "gateway: opens the gateway"
     run = replace(run, balancers=())
     assert rollout.preview(run) == ([], None)
+
+
+def test_one_that_serves_a_model_as_well_keeps_its_gateway(observe: Any) -> None:
+    run = observe(a=serving())
+    probe = replace(told(run), loaded=(LoadedModel("x", "ab" * 32, 1, 1, 4096),))
+    both = replace(run, settings=run.settings.model_copy(update={"expose": "local"}))
+    assert list(stage.prepare(both, probe)) == []
+    alone = replace(both, balancers=())
+    assert [title(one) for one in stage.prepare(alone, probe)] == [
+        "gateway: closes and removes the gateway"
+    ]
+    # What it refuses would be refused for the whole fleet.
+    assert "holds new requests back" not in str([title(one) for one in drain._inner(probe, 60)])
+
+
+def test_a_bare_host_gets_the_programs_that_fetch_it(observe: Any) -> None:
+    run = observe(a=serving(), gw=bare(tools=frozenset({"apt-get", "tar", "systemd-run"})))
+    assert titles(run)[0] == "tools: installs curl"
+
+
+def test_the_report_names_the_address_of_all() -> None:
+    host: Any = SimpleNamespace(data={"ssh_hostname": "10.0.0.9"}, groups=["gateway"])
+    state: Any = SimpleNamespace(inventory=SimpleNamespace(get_host=lambda _: host))
+    found = report._reached_at(state, "gw", Settings(serve=False))
+    assert found == {"expose": "gateway", "url": "https://10.0.0.9:11443"}

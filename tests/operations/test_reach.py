@@ -80,3 +80,7 @@ def test_wrong_settings_are_all_told_before_anything_is_asked() -> None:
     with pytest.raises(InventoryError) as told:
         fleet(host("a", tag="13b"), host("b", olama_host="x"))
     assert len(told.value.lines) == 2
+
+
+def test_a_host_does_not_draw_on_the_terminal() -> None:
+    assert "\x1b" not in str(NoAnswer("HTTP 500: \x1b[2Jowned"))

@@ -66,7 +66,14 @@ def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeHost:
     return found
 
 
-def go(host: FakeHost, *, full: str, lesser: str, files: dict[str, str] | None = None) -> bool:
+def go(
+    host: FakeHost,
+    *,
+    full: str,
+    lesser: str,
+    files: dict[str, str] | None = None,
+    pending: bool = False,
+) -> bool:
     (host.root / "full").write_text(full)
     (host.root / "lesser").write_text(lesser)
     probe = bare(
@@ -76,6 +83,7 @@ def go(host: FakeHost, *, full: str, lesser: str, files: dict[str, str] | None =
         units={"ollama.service": RUNNING},
         engine_versions=frozenset({"0.32.15"}),
         files=files or {},
+        restart_pending=pending,
     )
     stand_in: Any = SimpleNamespace(name="h", state=SimpleNamespace(is_executing=True))
     run = HostRun(stand_in, Settings(), probe)
@@ -122,6 +130,18 @@ def test_a_host_that_has_it_keeps_it_and_tells_every_run(host: FakeHost) -> None
     assert go(host, full="0", lesser="2", files={lesser.path: lesser.sha256})
     assert started(host) == ["lesser"]  # its other files differ in this test
     assert outcome.of("h").warnings == [LESSER]
+
+
+def test_a_trial_that_was_cut_off_is_gone_on_with(host: FakeHost) -> None:
+    """Killed between the lesser file and its start: whether it helps is not known yet."""
+    probe = bare("RTX 4090", "RTX 4090", driver=working("RTX 4090", "RTX 4090"))
+    choice = decide.size(Settings(), probe).sizing.chosen
+    lesser = wanted.sandbox(Settings(), choice, probe).lesser
+    assert go(host, full="0", lesser="2")
+    (host.root / "started").unlink()
+    files = {lesser.path: lesser.sha256}
+    assert go(host, full="0", lesser="0", files=files, pending=True)
+    assert (started(host), on_disk(host)) == (["lesser", "full"], "full")
 
 
 def test_gpus_that_are_gone_outside_as_well_are_no_matter_of_the_profile(host: FakeHost) -> None:

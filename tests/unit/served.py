@@ -7,6 +7,7 @@ from typing import Any
 from r1fleet import decide, sticky
 from r1fleet.alias import wanted as alias
 from r1fleet.engine import wanted
+from r1fleet.gateway import exposure
 from r1fleet.hostfacts import ComputeProcess, LoadedModel, ModelStore, Probe, Unit
 from r1fleet.model.manifest import Blob, ModelManifest, state_entry
 from r1fleet.rollback import served as ways_back
@@ -86,7 +87,9 @@ def served(**changes: Any) -> Probe:
     kept = ways_back.served(
         probe, proof, (), manifest, [str(settings.alias)], (), settings.ollama_models, {}
     )
-    more = {"former": [], "alias": named, "served": kept.id}
+    # The host is called "h" where it matters.
+    reached = {"stamp": exposure.stamp(exposure.exposure(settings, "h", ""), probe)}
+    more = {"former": [], "alias": named, "served": kept.id, "exposure": reached}
     state = new_state(record, models, verified, (settings.ollama_models, "/"), more)
     folder = ways_back.name_of(kept, datetime.now(UTC))
     return replace(probe, **{"state": state, "served": frozenset({folder}), **changes})
