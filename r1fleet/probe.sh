@@ -30,6 +30,7 @@ models() {
 }
 
 gateway() {
+  [ -e /opt/r1fleet/gateway ] || [ -e /etc/r1fleet/gateway ] || return
   echo "current $(readlink /opt/r1fleet/gateway/current)"
   echo "versions" /opt/r1fleet/gateway/*/
   echo "pools" /etc/r1fleet/gateway/pools/*

@@ -124,7 +124,7 @@ def test_an_engine_that_found_fewer_gpus_than_nvidia_smi_fails(lab: Lab, served:
         f" >{folder}/one.conf; systemctl daemon-reload; systemctl restart ollama",
     )
     run = only(lab, "duo", "tag=7b")
-    lab.on("duo", f"rm -r {folder}; systemctl daemon-reload; systemctl restart ollama")
+    lab.on("duo", f"rm {folder}/one.conf; systemctl daemon-reload; systemctl restart ollama")
     assert run.code == 1
     assert "Ollama found 1 of 2 GPUs" in run.row("duo")["reason"]
     assert only(lab, "duo").code == 0

@@ -117,7 +117,7 @@ def test_what_a_run_leaves_is_shown_too(lab: Lab, served: Run, broken: Broken) -
     broken(
         "t4",
         f"mkdir -p {path.rpartition('/')[0]}; echo '[Service]' >{path}; systemctl daemon-reload",
-        f"rm -r {path.rpartition('/')[0]}; systemctl daemon-reload",
+        f"rm {path}; systemctl daemon-reload",
     )
     (row,) = hosts("--limit", "t4", code=4).values()
     assert told(row) == [("drop-in", f"{path} is not r1fleet's, a run leaves it")]
