@@ -209,21 +209,22 @@ def verify(
     extras = tuple(
         decide.extra_wanted(run.settings, choice, one.want.name, one.digest) for one in pulls[1:]
     )
+    stamp = fingerprint(probe, proof, extras)
+    fresh = is_fresh(probe.state, stamp, datetime.now(UTC), run.settings.verify_max_age_s)
+    stands = fresh and not any(one.placed for one in pulls)
     digests = {proof.model: proof.digest} | {extra.model: extra.digest for extra in extras}
     for model, digest in digests.items():
         same = proof.same_weights if digest == proof.digest else ()
-        if fault := check_loaded(probe, digest, proof.placement, same):
+        if fault := check_loaded(probe, digest, proof.placement, same, processes=stands):
             yield fail(model, fault.what, fault.fix)
     if run.host.state.is_executing and not run.rehearsing:
         for text in tryon.disagreements(probe, proof.digest, choice, tried):
             warn(run.host, text)
     found = outcome.of(run.host.name)
-    stamp = fingerprint(probe, proof, extras)
     found.settings = settings_stamp(probe, proof, extras)
     verified = probe.state.get("verified")
     found.smoke = remembered(probe.state)
-    fresh = is_fresh(probe.state, stamp, datetime.now(UTC), run.settings.verify_max_age_s)
-    if not fresh or any(one.placed for one in pulls):
+    if not stands:
         found.smoke = None
         yield from smoke.smoke._inner(proof)
         yield from beside.extras._inner(proof, extras)

@@ -14,6 +14,7 @@ from r1fleet.alias.wanted import AliasWanted, Rendered
 from r1fleet.drain import drain
 from r1fleet.engine import install as engine
 from r1fleet.fleet import HostRun
+from r1fleet.gateway import exposure
 from r1fleet.gateway import stage as gateway
 from r1fleet.gateway.wanted import UNIT
 from r1fleet.hostfacts import Probe
@@ -104,6 +105,7 @@ def restore(host_run: HostRun, back: Restoration) -> Commands:
         yield from gateway.open_up(host_run, probe, proof.digest, proof.context)
         if host_run.balancers:
             host_run.look()  # they are told in which pool it is again
+    yield from exposure.check._inner(host_run, probe, state)
     stamp = (state["verified"] or {}).get("settings")
     yield note("rollback", f"back to {back.told}", proof.model, stamp)
 

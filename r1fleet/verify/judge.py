@@ -177,16 +177,25 @@ def judge(want: SmokeWanted, found: Answers, at: str) -> Verdict:
 
 
 def check_loaded(
-    probe: Probe, digest: str, placement: str, same_weights: Collection[str] = ()
+    probe: Probe,
+    digest: str,
+    placement: str,
+    same_weights: Collection[str] = (),
+    *,
+    processes: bool = True,
 ) -> Fault | None:
     """What is wrong with a loaded model as the probe shows it; None when nothing, or not loaded.
 
     For every run, whatever is remembered of earlier ones. Take a probe from after the last change.
+
+    + processes: also whether nvidia-smi shows its server; not where clients may have the engine
+      swap models between the two looks, and the smoke prompt looks again anyway
     """
     row = _row(probe.loaded, digest, same_weights)
     if row is None:
         return None
-    names = None if probe.rocm else tuple(process.name for process in probe.driver.processes)
+    shown = processes and not probe.rocm
+    names = None if not shown else tuple(process.name for process in probe.driver.processes)
     return next(_placement_faults(placement, row, names), None)
 
 

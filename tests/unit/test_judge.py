@@ -216,6 +216,9 @@ def test_every_run_looks_at_what_is_loaded() -> None:
     assert "61 %" in str(check_loaded(probe(loaded=(split,)), DIGEST, "gpu"))
     assert check_loaded(probe(loaded=(split,)), DIGEST, "cpu") is None
     assert "llama-server" in str(check_loaded(probe(driver=bare), DIGEST, "gpu"))
+    # A client may have had it swapped since; the smoke prompt that follows looks again.
+    assert check_loaded(probe(driver=bare), DIGEST, "gpu", processes=False) is None
+    assert check_loaded(probe(loaded=(split,)), DIGEST, "gpu", processes=False)
     assert check_loaded(probe(loaded=()), DIGEST, "gpu") is None
 
 
