@@ -22,8 +22,9 @@ from r1fleet.waves import Member
 
 NAMES_MOST = 10  # in one line
 
-# Settings that say nothing of what a host should be.
+# Settings that say nothing of what a host should be, or what differs from host to host anyway.
 _NO_TARGET = {"maintenance", "steal", "report", "verify_max_age_s", "pull_rate_limit"}
+_NO_TARGET |= {"driver_keyring_sha256", "gateway_name", "gateway_certificate", "gateway_key"}
 
 
 @dataclass(frozen=True)
