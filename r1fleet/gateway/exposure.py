@@ -76,7 +76,10 @@ def stamp(want: Exposure, probe: Probe) -> str:
     """All that a check rests on, as one SHA-256 (hex)."""
     files = (paths.ENGINE_ENV, paths.GATEWAY_CADDYFILE, paths.GATEWAY_TOKENS, paths.GATEWAY_UNIT)
     there = {path: probe.files.get(path) for path in files}
-    inputs = {"want": asdict(want), "files": there, "boot_id": probe.boot_id}
+    # Not by which name it is entered: operators may have names of their own for a host, and what
+    # a certificate is for stands in the Caddyfile.
+    wants = {key: value for key, value in asdict(want).items() if key not in ("address", "name")}
+    inputs = {"want": wants, "files": there, "boot_id": probe.boot_id}
     return hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()
 
 

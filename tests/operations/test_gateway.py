@@ -362,6 +362,8 @@ def test_a_proof_of_exposure_stands_as_long_as_nothing_of_it_changes() -> None:
     state = {"verified": {"at": "then"}, "exposure": {"stamp": now}}
     assert exposure.is_proven(state, now)
     assert not exposure.is_proven(state, exposure.stamp(want, bare(boot_id="b1")))
+    elsewhere = exposure.exposure(Settings(expose="gateway"), "gpu1", "")
+    assert exposure.is_proven(state, exposure.stamp(elsewhere, bare("T4")))
     # A new proof of the host, or a check that failed, leaves no entry.
     assert not exposure.is_proven({"verified": {"at": "then"}}, now)
 
