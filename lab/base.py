@@ -1,17 +1,16 @@
 """Base images: one bare Debian per release, the read-only lower layer of every host."""
 
-import fcntl
 import hashlib
 import os
 import shutil
 import subprocess
 from collections import deque
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from textwrap import dedent
 
 from lab import hardware
+from lab.locking import locked
 from lab.paths import APT_PROXY_PORT, GATEWAY, SOURCE, cache_dir
 from lab.shell import LabError, run
 from lab.signing import public_key
@@ -96,7 +95,7 @@ def ensure_base(release: Release, progress: Progress) -> Path:
     """
     home = cache_dir() / "bases" / release
     home.mkdir(parents=True, exist_ok=True)
-    with _locked(home / "lock", progress):
+    with locked(home / "lock", "the same image", progress):
         if found := find_base(release):
             return found
         for leftover in home.glob("new-*"):
@@ -127,17 +126,6 @@ def _key(release: str) -> str:
     for path in (Path(__file__), Path(hardware.__file__), *guest):
         digest.update(path.name.encode() + b"\0" + path.read_bytes())
     return digest.hexdigest()[:12]
-
-
-@contextmanager
-def _locked(path: Path, progress: Progress) -> Iterator[None]:
-    with path.open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            progress("waiting for another build of the same image")
-            fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
 
 
 def _bootstrap(release: Release, root: Path, progress: Progress) -> None:

@@ -3,20 +3,18 @@
 Its cache is its own, beside the engine's: a new Caddy rebuilds no engine.
 """
 
-import fcntl
 import gzip
 import hashlib
 import io
 import shutil
 import tarfile
 import urllib.request
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from lab.engine import binaries
 from lab.engine.binaries import EngineError, Progress
+from lab.locking import locked
 from lab.paths import cache_dir
 
 VERSION = "2.11.9"
@@ -44,7 +42,7 @@ def ensure(progress: Progress) -> Caddy:
     """
     cache = cache_dir() / "caddy"
     cache.mkdir(parents=True, exist_ok=True)
-    with _lock(cache, progress):
+    with locked(cache / "lock", "Caddy", progress):
         folder = _official(cache, progress) or _built(cache, progress)
         shutil.rmtree(cache / "build", ignore_errors=True)
     archive = folder / ARCHIVE
@@ -62,17 +60,6 @@ def publish(caddy: Caddy, www: Path) -> None:
         shutil.copyfile(caddy.archive, unfinished)
         unfinished.rename(target)
     (folder / CHECKSUMS).write_text(f"{caddy.sha512}  {ARCHIVE}\n")
-
-
-@contextmanager
-def _lock(cache: Path, progress: Progress) -> Iterator[None]:
-    with (cache / "lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            progress("waiting for another build of Caddy")
-            fcntl.flock(file, fcntl.LOCK_EX)
-        yield
 
 
 def _built(cache: Path, progress: Progress) -> Path:

@@ -1,17 +1,15 @@
 """Finds or builds everything the lab's engine consists of, below the cache."""
 
-import fcntl
 import hashlib
 import shutil
 import subprocess
 import urllib.request
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from lab.engine import archive, binaries, registry, shapes
 from lab.engine.binaries import EngineError, Progress
+from lab.locking import locked
 from lab.paths import SOURCE, cache_dir
 
 RELEASE = f"https://github.com/ollama/ollama/releases/download/v{binaries.OLLAMA_VERSION}"
@@ -41,7 +39,7 @@ def ensure(progress: Progress) -> EngineDir:
     cache = cache_dir() / "engine"
     cache.mkdir(parents=True, exist_ok=True)
     root = cache / _key()
-    with _lock(cache, progress):
+    with locked(cache / "lock", "the engine", progress):
         if not root.is_dir():
             _assemble(cache, root, progress)
     packed = root / "archive" / archive.NAME
@@ -58,17 +56,6 @@ def _key() -> str:
     sources = sorted(path for path in folder.rglob("*") if path.suffix in kinds)
     content = [data for path in sources for data in (path.name, path.read_bytes())]
     return binaries.digest(*content)
-
-
-@contextmanager
-def _lock(cache: Path, progress: Progress) -> Iterator[None]:
-    with (cache / "lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            progress("engine: waiting for another build")
-            fcntl.flock(file, fcntl.LOCK_EX)
-        yield
 
 
 def _assemble(cache: Path, root: Path, progress: Progress) -> None:
