@@ -36,7 +36,7 @@ def main() -> int:
     if lab is None:
         print("the lab is not running; start it with: r1fleet lab up", file=sys.stderr)
         return 2
-    hosts = {name: (host.address, 22) for name, host in lab.hosts.items()}
+    hosts = {name: (host.address, 22) for name, host in lab.hosts.items() if host.listed}
     ratio = measure("plain", lab, hosts, rounds)
     with Proxies(hosts) as delayed:
         measure("50 ms each way", lab, delayed, max(3, rounds // 2))

@@ -37,7 +37,7 @@ def main() -> int:
     if lab is None:
         print("the lab is not running; start it with: r1fleet lab up", file=sys.stderr)
         return 2
-    named = list(islice(cycle(lab.hosts), HOSTS))
+    named = list(islice(cycle(name for name, host in lab.hosts.items() if host.listed), HOSTS))
     places = {f"h{i}": (lab.hosts[name].address, 22) for i, name in enumerate(named)}
     looks, baselines = [], []
     status(named, places)  # warm both

@@ -20,6 +20,7 @@ lab = (
             },
         )
         for _name, _host in _lab.hosts.items()
+        if _host.listed
     ],
     {
         "ssh_user": "root",

@@ -104,6 +104,7 @@ def _describe(
                 address=made[name].address,
                 release=made[name].hardware.release,
                 gpus=tuple(gpu.name for gpu in made[name].gpus),
+                listed=made[name].hardware.listed,
             )
             for name in spec.hosts
         },

@@ -107,7 +107,8 @@ def lab() -> None:
     "path",
     type=click.Path(path_type=Path, dir_okay=False),
     default=SOURCE / "hosts.yaml",
-    help="Lab file: hosts and their hardware. Default: six hosts, from a GTX 1080 Ti to an H100.",
+    help="Lab file: hosts and their hardware. Default: six hosts, from a GTX 1080 Ti to an H100,"
+    " and two that no inventory has.",
 )
 @reported
 def up(path: Path) -> None:
@@ -231,6 +232,20 @@ def cycle(host: str) -> None:
     _become_root()
     with _alone():
         hosts.cycle(host)
+    hosts.wait_ready([host])
+
+
+@lab.command()
+@click.argument("host")
+@reported
+def reset(host: str) -> None:
+    """Make a host bare again: another machine at its address, with another host key.
+
+    Example: r1fleet lab reset pc1
+    """
+    _become_root()
+    with _alone():
+        hosts.reset(host)
     hosts.wait_ready([host])
 
 

@@ -102,7 +102,7 @@ def up(
                 binds=tuple(binds),
             )
         )
-    identity.write_known_hosts({host.name: host.address for host in existing().values()})
+    _tell_keys()
     for name in spec.hosts:
         if not is_running(name):
             progress(f"booting {name}")
@@ -184,6 +184,15 @@ def remove(name: str) -> None:
     shutil.rmtree(host_dir(name))
 
 
+def reset(name: str) -> None:
+    """Remove a host and make it anew, of the same hardware at the same address, and start it."""
+    host = get(name)
+    remove(name)
+    _make(host)
+    _tell_keys()
+    start(name)
+
+
 def wait_ready(names: Iterable[str], timeout_s: float = 180) -> None:
     """Wait until hosts have finished booting and answer on SSH with the key they should have.
 
@@ -225,6 +234,10 @@ def _why_silent(name: str) -> str:
     last = next((line.strip() for line in reversed(lines) if line.strip()), "nothing")
     state = "does not answer on SSH" if is_running(name) else "went down while it booted"
     return f"{name}: {state}; its console ({log}) says last: {last}"
+
+
+def _tell_keys() -> None:
+    identity.write_known_hosts({host.name: host.address for host in existing().values()})
 
 
 def _same(host: Host, spec: LabSpec) -> bool:

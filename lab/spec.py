@@ -38,6 +38,8 @@ class HostSpec(Model):
     gpus: tuple[str, ...] = ()
     # The in-kernel driver holds the card at first: modprobe nvidia needs a reboot then.
     nouveau: bool = False
+    # Whether inventories/lab.py has it; else it is there for an inventory of one's own.
+    listed: bool = True
 
 
 class LabSpec(Model):

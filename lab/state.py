@@ -26,6 +26,7 @@ class HostState(Frozen):
     address: str
     release: Release
     gpus: tuple[str, ...]
+    listed: bool = True
 
 
 class LabState(Frozen):

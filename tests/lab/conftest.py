@@ -37,7 +37,7 @@ class Lab:
     def __init__(self, state: LabState, folder: Path) -> None:
         self.state = state
         self.folder = folder
-        self.hosts = list(state.hosts)
+        self.hosts = [name for name, host in state.hosts.items() if host.listed]
 
     def cli(self, *words: str) -> None:
         subprocess.run([BIN / "r1fleet", "lab", *words], cwd=ROOT, check=True)
