@@ -15,7 +15,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from r1fleet import hostkeys, passwords
+from r1fleet import hostkeys, passwords, sshconfig
 from r1fleet.lock import LockError
 from r1fleet.settings import Settings, SettingsError, locked, read_all
 from r1fleet.sudo_password import SudoPasswordError
@@ -160,6 +160,7 @@ def _state(inventory: str, overrides: dict[str, Any]) -> "State":
     if cwd not in sys.path:
         sys.path.append(cwd)
     hostkeys.hold()
+    sshconfig.hold()
     state, config = State(), Config()  # type: ignore[no-untyped-call]
     state.cwd = cwd
     ctx_state.set(state)  # type: ignore[no-untyped-call]
