@@ -15,7 +15,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from r1fleet import hostkeys, passwords, sshconfig
+from r1fleet import hostkeys, passwords, silent, sshconfig
 from r1fleet.lock import LockError
 from r1fleet.settings import Settings, SettingsError, locked, read_all
 from r1fleet.sudo_password import SudoPasswordError
@@ -161,6 +161,7 @@ def _state(inventory: str, overrides: dict[str, Any]) -> "State":
         sys.path.append(cwd)
     hostkeys.hold()
     sshconfig.hold()
+    silent.hold()
     state, config = State(), Config()  # type: ignore[no-untyped-call]
     state.cwd = cwd
     ctx_state.set(state)  # type: ignore[no-untyped-call]

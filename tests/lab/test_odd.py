@@ -268,7 +268,7 @@ def test_a_wrong_password_is_one_line_and_the_other_host_gets_its_change(
     assert sorted(told) == [
         f"[{ODD}] {refused}",
         f"{ODD}: {refused}",
-    ]  # when it was, and at the end
+    ]
     assert lab.on("pc1", "test -x /usr/local/lib/r1fleet/preload && echo there")
     assert "not this one" not in said
     tried = lab.on("odd", "journalctl --sync; journalctl -q -t sudo -g 'incorrect password'")
