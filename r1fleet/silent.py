@@ -20,7 +20,8 @@ def hold() -> None:
 
     def retry_if_it_spoke(self: SSHConnector, hostname: str, kwargs: Any, error: Any) -> bool:
         transport = self.client.get_transport() if self.client else None
-        if transport is None or not transport.remote_version:  # None: it was a jump host
+        spoke = transport and transport.remote_version  # there is none where a jump host is silent
+        if not spoke and "no existing session" in str(error).lower():
             if transport:
                 transport.close()
             raise SSHException(WHY) from error

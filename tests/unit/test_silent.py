@@ -32,3 +32,11 @@ def test_it_is_named_after_one_try_however_many_keys_the_agent_has(
         connector.client.connect(mute[0], port=mute[1], timeout=0.3, allow_agent=False)
     with pytest.raises(SSHException, match="took the connection and then said nothing"):
         connector._retry_paramiko_agent_keys(mute[0], {"allow_agent": True}, plain.value)
+
+
+def test_another_fault_of_a_connection_keeps_its_name() -> None:
+    silent.hold()
+    connector: Any = object.__new__(SSHConnector)
+    connector.client = ssh.SSHClient()  # without a transport: a jump host's key is not known
+    error = SSHException("StrictPolicy: No host key for jump found in known_hosts")
+    assert not connector._retry_paramiko_agent_keys("inner", {"allow_agent": True}, error)
