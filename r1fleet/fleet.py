@@ -43,6 +43,7 @@ from r1fleet.sudo_password import SudoPasswordError
 from r1fleet.words import plain
 
 EXIT_SETTINGS = 2
+LOOK = "look at the host, then run again"
 PROBE_LIMIT_S = 180  # two calls of nvidia-smi may take a minute each
 
 
@@ -54,7 +55,7 @@ class HostRun:
     settings: Settings
     probe: Probe | None = None
     trouble: str = ""  # why there is no probe
-    fix: str = "look at the host, then run again"  # and what to do then
+    fix: str = LOOK  # and what to do then
     rehearsing: bool = False  # the generator is only read for its steps, nothing is executed
     seen_changes: int = 0
     moved: bool = False  # what a former model directory holds has been taken along
@@ -86,7 +87,8 @@ class HostRun:
         except elevate.NotBegun as error:
             self.probe, self.trouble, self.fix = None, error.why, error.fix
         except (ProbeError, PyinfraError, OSError, EOFError, SSHException) as error:
-            self.probe, self.trouble = None, plain(str(error)) or type(error).__name__
+            text = plain(str(error)) or type(error).__name__
+            self.probe, self.trouble, self.fix = None, text, LOOK
         found = outcome.of(self.host.name)
         self.seen_changes = len(found.changes)
         if self.probe:

@@ -1,5 +1,7 @@
 """The password with which sudo elevates our commands; read once in a run, kept in memory alone."""
 
+import os
+import signal
 from collections.abc import Iterable
 from functools import cache
 from getpass import getpass
@@ -9,6 +11,7 @@ from r1fleet import secret_source
 
 ASK = "ask"
 TERMINAL = Path("/dev/tty")
+EXIT_INTERRUPTED = 130
 
 
 class SudoPasswordError(ValueError):
@@ -49,7 +52,13 @@ def _asked() -> str:
         raise secret_source.SourceError(
             "there is no terminal to ask at; use env:NAME, file:PATH or command:WORDS"
         ) from None
+    # A handler that ends the process at once would leave the terminal without its echo.
+    ctrl_c = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         return getpass("sudo password of the hosts (sudo_password is ask): ")
     except (EOFError, OSError):
         raise secret_source.SourceError("the terminal gave none") from None
+    except KeyboardInterrupt:
+        os._exit(EXIT_INTERRUPTED)
+    finally:
+        signal.signal(signal.SIGINT, ctrl_c)
