@@ -1,18 +1,14 @@
-"""Two hosts that no inventory has, as a new user meets them: three commands to an answer of both.
-
-One is `pc1`, entered as root by its address. The other is `odd` (lab/odd.py): an alias of
-~/.ssh/config, reached through pc1 on another port, as a user whose shell is fish and whose sudo
-wants a password.
-"""
+"""Two hosts that no inventory has, as a new user meets them: three commands to answers of both."""
 
 import json
 import os
 import re
 import signal
 import subprocess
+import threading
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,101 +17,24 @@ import pytest
 from lab.odd import PASSWORD, PORT, USER
 from tests.lab import typed
 from tests.lab.conftest import BIN, Lab
+from tests.lab.newcomer import ODD, User, move_in, use_servers_of
 from tests.lab.test_secrets import FILES, HERE, SAMPLE, put
 
 pytestmark = pytest.mark.lab
 
-ODD = "workshop"  # the alias
 SAID_BY_SHELL = ("Willkommen", "kein Postfach", "Mitarbeiter", "Guten Tag")
 SUDOERS = f"/etc/sudoers.d/{USER}"
-
-
-@dataclass(frozen=True)
-class User:
-    """A person with a home of their own, and the fleet's directory in it."""
-
-    home: Path
-    pc: str  # the address of the other host
-
-    @property
-    def folder(self) -> Path:
-        return self.home / "fleet"
-
-    def environment(self, **more: str) -> dict[str, str]:
-        return os.environ | {"HOME": str(self.home), "TERM": "dumb", "COLUMNS": "160"} | more
-
-    def type(self, *words: str, cwd: Path | None = None) -> typed.Typed:
-        """Run a command on a terminal and type the password where it asks."""
-        argv: list[str | Path] = [BIN / words[0], *words[1:]]
-        return typed.run(argv, cwd or self.folder, self.environment(), PASSWORD)
-
-    def run(
-        self, *words: str, password: str = PASSWORD, **more: str
-    ) -> subprocess.CompletedProcess[str]:
-        """The same without a terminal: the password comes from the environment."""
-        source = () if words[0] == "r1fleet" and words[1] == "ask" else ("--data", SOURCE)
-        return subprocess.run(
-            [BIN / words[0], *words[1:], *source],
-            cwd=self.folder,
-            env=self.environment(R1TEST_SUDO=password, **more),
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-
-
-SOURCE = "sudo_password=env:R1TEST_SUDO"
 DEPLOY = ("pyinfra", "inventory.py", "deploy.py", "-y")
 
 
-def move_in(lab: Lab, home: Path) -> User:
-    """~/.ssh as people have it: an alias behind a jump host, in a file that is included."""
-    ssh = home / ".ssh"
-    (ssh / "config.d").mkdir(parents=True)
-    (ssh / "key").write_bytes(lab.state.key.read_bytes())
-    (ssh / "key").chmod(0o600)
-    pc, odd = (lab.state.hosts[name].address for name in ("pc1", "odd"))
-    (ssh / "config").write_text(
-        "Include config.d/*.conf\n\nHost *\n"
-        "    IdentityFile ~/.ssh/key\n    IdentitiesOnly yes\n    ServerAliveInterval 15\n"
-    )
-    (ssh / "config.d" / "workshop.conf").write_text(
-        f"Host jump\n    HostName {pc}\n    Port 22\n    User root\n    ProxyJump none\n\n"
-        f"Match originalhost {ODD}\n    HostName {odd}\n    Port {PORT}\n    User {USER}\n"
-        "    ProxyJump jump\n"
-    )
-    lines = [line.split() for line in lab.state.known_hosts.read_text().splitlines()]
-    known = [(names.split(",")[0], kind, key) for names, kind, key in lines]
-    (ssh / "known_hosts").write_text(
-        "".join(f"{address},[{address}]:{PORT} {kind} {key}\n" for address, kind, key in known)
-    )
-    return User(home, pc)
-
-
-def use_servers_of(lab: Lab, user: User) -> None:
-    """The lab's own servers stand in for the internet."""
-    state, keyrings = lab.state, lab.state.driver_keyring_sha256
-    values = {
-        "engine_version": state.engine_version,
-        "engine_url": f"{state.artifact_url}/ollama",
-        "engine_sha256": state.engine_sha256,
-        "registry_url": state.registry_url,
-        "model_digests": state.model_digests,
-        "driver_repository_url": state.driver_repository_url,
-        "driver_keyring_sha256": keyrings[state.hosts["pc1"].release],
-    }
-    settings = user.folder / "group_data" / "all.py"
-    lines = "".join(f"{name} = {value!r}\n" for name, value in values.items())
-    settings.write_text(f"{settings.read_text()}\n# The lab's own servers\n{lines}")
-    inventory = user.folder / "inventory.py"
-    own = f'"driver_keyring_sha256": "{keyrings[state.hosts["odd"].release]}"'
-    inventory.write_text(inventory.read_text().replace('"_sudo": True', f'"_sudo": True, {own}'))
-
-
 @contextmanager
-def watched(lab: Lab, *hosts: str) -> Iterator[None]:
-    """Somebody looks at the process lists and files of the hosts all the while."""
+def watched(lab: Lab, *hosts: str) -> Iterator[list[str]]:
+    """Somebody looks at the process lists and files of the hosts all the while, and at the list of
+    this machine: its lines with the password, or with deploy.py, are what comes back."""
+    here: list[str] = []
+    over = threading.Event()
+    local = threading.Thread(target=_look_here, args=(here, over))
+    local.start()
     watchers = []
     for host in hosts:
         lab.on(host, f"rm -rf {HERE}; mkdir -m 700 {HERE}")
@@ -123,18 +42,29 @@ def watched(lab: Lab, *hosts: str) -> Iterator[None]:
         put(lab, host, f"{HERE}/patterns", f"{PASSWORD}\n@@r1fleet\n")
         watchers.append(subprocess.Popen([*lab.ssh(host), SAMPLE], stdin=subprocess.DEVNULL))
     try:
-        yield
+        yield here
     finally:
+        over.set()
+        local.join()
         for host, watcher in zip(hosts, watchers, strict=True):
             lab.on(host, f"touch {HERE}/stop")
             watcher.wait(30)
 
 
+def _look_here(found: list[str], over: threading.Event) -> None:
+    while not over.wait(0.1):
+        for path in Path("/proc").glob("[0-9]*/cmdline"):
+            with suppress(OSError):
+                text = path.read_bytes().decode(errors="replace").replace("\0", " ")
+                found += [text] if PASSWORD in text or DEPLOY[2] in text else []
+
+
 @dataclass(frozen=True)
 class Trial:
-    """What a new user did and saw."""
+    """What a new user did and saw, and what stood in the process list meanwhile."""
 
     user: User
+    processes: list[str]
     init: typed.Typed
     deploy: typed.Typed
     answers: dict[str, typed.Typed]
@@ -151,11 +81,11 @@ def trial(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Trial]
     init = user.type(*words, cwd=user.home)
     try:
         use_servers_of(lab, user)
-        with watched(lab, "pc1", "odd"):
+        with watched(lab, "pc1", "odd") as processes:
             deploy = user.type(*DEPLOY)
         ask = ("r1fleet", "ask", "inventory.py", "Reply with one word", "--host")
         answers = {host: user.type(*ask, host) for host in (user.pc, ODD)}
-        found = Trial(user, init, deploy, answers)
+        found = Trial(user, processes, init, deploy, answers)
         _write_transcript(found, words, ask)
         yield found
     finally:
@@ -197,6 +127,8 @@ def test_three_commands_lead_to_an_answer_of_both(trial: Trial) -> None:
 def test_the_password_is_asked_for_once_by_who_needs_it_and_stands_nowhere(trial: Trial) -> None:
     assert [said.asked for said in trial.all] == [1, 1, 0, 0]
     assert not any(PASSWORD in said.output for said in trial.all)
+    assert any(DEPLOY[2] in text for text in trial.processes)  # it looked
+    assert not any(PASSWORD in text for text in trial.processes)
     here = [path for path in trial.user.home.rglob("*") if path.is_file()]
     assert [path for path in here if PASSWORD.encode() in path.read_bytes()] == []
 
