@@ -1,5 +1,8 @@
 """Every setting with its default. Generated: python -m r1fleet.settings"""
 
+# Entering as a user who is not root (docs/hosts.md)
+sudo_password = None  # for hosts with _sudo: ask (once, here), env:NAME, file:PATH, command:WORDS
+
 # The engine's unit: its network and limits (docs/security.md)
 unit_network = "auto"  # auto: loopback alone where the engine needs no more; open: no limit
 unit_memory_max_mib = None  # of host memory for the engine; more ends it

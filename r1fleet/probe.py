@@ -5,8 +5,6 @@ from collections.abc import Iterable
 from functools import cache
 from importlib import resources
 
-from pyinfra.api import FactBase
-
 from r1fleet import paths
 from r1fleet.driver import look
 from r1fleet.driver.look import number
@@ -49,16 +47,6 @@ def _script() -> str:
     parts = (home / "driver" / "look.sh", home / "probe.sh")
     text = "".join(part.read_text(encoding="ascii") for part in parts)
     return "".join(f"{line}\n" for line in text.splitlines() if not line.startswith("#"))
-
-
-class HostProbe(FactBase[Probe]):
-    """Everything of a host at once, as a Probe. Raises nothing: a cut answer fails the host."""
-
-    def command(self, models_dir: str, base_url: str) -> str:
-        return command(models_dir, base_url)
-
-    def process(self, output: list[str]) -> Probe:
-        return parse("\n".join(output))
 
 
 def parse(text: str) -> Probe:

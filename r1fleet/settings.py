@@ -25,6 +25,7 @@ from r1fleet.settings_fleet_gateway import FleetGatewaySettings
 from r1fleet.settings_gateway import GatewaySettings
 from r1fleet.settings_model import ModelSettings
 from r1fleet.settings_rollout import RolloutSettings, disagreements
+from r1fleet.settings_sudo import SudoSettings
 from r1fleet.settings_text import belongs_to_pyinfra, error_lines, group_data, merged
 from r1fleet.settings_unit import UnitSettings
 
@@ -49,6 +50,7 @@ class Settings(
     GatewaySettings,
     BundleSettings,
     UnitSettings,
+    SudoSettings,
 ):
     """The settings of one host. Flat, because pyinfra looks keys up whole and never merges."""
 
@@ -58,6 +60,7 @@ class Settings(
     HEADINGS: ClassVar[Mapping[str, str]] = {
         "engine_version": "The engine: which Ollama",
         "ollama_models": "Ollama's own variables, by their names in lower case",
+        "sudo_password": "Entering as a user who is not root (docs/hosts.md)",
         "unit_network": "The engine's unit: its network and limits (docs/security.md)",
         "driver_branch": "The NVIDIA driver",
         "rollout_canary": "The rollout: who goes first, when it stops, who is left alone",

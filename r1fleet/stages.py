@@ -49,7 +49,7 @@ MOST_TRIES = 4
 def checked(run: HostRun) -> Generator[FunctionCommand, None, Probe]:
     """The first probe, or the refusal of a host on which nothing should be begun."""
     if run.probe is None:
-        yield fail("probe", run.trouble, "look at the host, then run again")
+        yield fail("probe", run.trouble, run.fix)
     assert run.probe
     for refusal in decide.refusals(run.settings, run.probe):
         yield fail(*refusal)
@@ -270,6 +270,6 @@ def tidy(
 def look_again(run: HostRun, *, whatever: bool = False) -> Generator[FunctionCommand, None, Probe]:
     """The host as it is now; asked only if this run has changed something since the last look."""
     if (run.stale or whatever) and run.look() is None:
-        yield fail("probe", run.trouble, "look at the host, then run again")
+        yield fail("probe", run.trouble, run.fix)
     assert run.probe
     return run.probe

@@ -92,7 +92,7 @@ def _read(path: Path) -> str:
     from r1fleet.gateway import tokens  # noqa: PLC0415
 
     try:
-        text = tokens.read_file(str(path))
+        text = tokens.text_of(f"file:{path}")
         tokens.parse(text)
     except tokens.TokensError as error:
         raise _stop(f"{path}: {error}") from None

@@ -72,7 +72,7 @@ def way_back(run: HostRun) -> Commands:
     """The commands, under whoever's lease they are."""
     found, probe = outcome.of(run.host.name), run.probe
     if probe is None:
-        yield fail("probe", run.trouble, "look at the host, then run again")
+        yield fail("probe", run.trouble, run.fix)
         return
     now, to = find(probe.served, probe.state.get("served")), run.settings.to
     target = former(probe.served, probe.state.get("served"), to)
