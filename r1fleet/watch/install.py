@@ -9,7 +9,8 @@ from r1fleet.hostfacts import Probe
 from r1fleet.managed import write
 from r1fleet.remote import step
 from r1fleet.shell import assign
-from r1fleet.watch.wanted import TIMER, UNIT, WatchWanted
+from r1fleet.watch.said import UNIT
+from r1fleet.watch.wanted import TIMER, WatchWanted
 
 Commands = Generator[FunctionCommand, None, None]
 FILES = (paths.WATCH_TIMER, paths.WATCH_UNIT, paths.WATCH_CONF, paths.WATCH)

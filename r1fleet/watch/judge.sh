@@ -128,6 +128,7 @@ ask() {
 look_at_limit() {
   limit='' kept='' count=0 last=0
   for stamp in $repairs; do
+    is_number "$stamp" || continue
     [ "$stamp" -le "$now" ] || stamp=$now # the clock was set back
     [ $((now - stamp)) -lt 86400 ] || continue
     kept="$kept $stamp" count=$((count + 1)) last=$stamp

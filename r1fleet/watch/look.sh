@@ -204,7 +204,8 @@ END
   case $code in
     0) ;;
     124 | 137) driver_fault='nvidia-smi hangs' ;;
-    *) [ "$seen" -gt 0 ] || driver_fault="nvidia-smi ended with $code" ;;
+    6 | 15) [ "$seen" -lt "$gpus" ] || driver_fault='nvidia-smi reports a lost GPU' ;;
+    *) driver_fault="nvidia-smi ended with $code" ;;
   esac
 }
 

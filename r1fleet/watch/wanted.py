@@ -13,9 +13,10 @@ from r1fleet.settings import Settings
 from r1fleet.sizing import Choice
 from r1fleet.templates import render
 from r1fleet.verify.judge import keep_alive_json
+from r1fleet.watch.said import UNIT
 
 TEXTFILE_DIR = "/var/lib/prometheus/node-exporter"  # of Debian's prometheus-node-exporter
-TIMER, UNIT = "r1fleet-watch.timer", "r1fleet-watch.service"
+TIMER = "r1fleet-watch.timer"
 SPARE_S = 240  # for all that a look does besides loading the model
 
 
