@@ -81,7 +81,7 @@ pool_mixed = False  # True: hosts of a size answer whatever digest they serve
 pool_default = None  # size without a prefix as /32b; None: that of the most hosts
 pool_names = {}  # host names in place of prefixes, as {'32b': 'r1-32b.example.org'}
 
-# The watch: a timer that looks after the host (docs/monitoring.md)
+# The watch: a timer that looks after the host (docs/monitoring/README.md)
 watch = True  # a timer of the host looks after it; False: none
 watch_interval_s = 30  # from the end of one look to the next
 watch_textfile_dir = None  # None: /var/lib/prometheus/node-exporter, where that is there

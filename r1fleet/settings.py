@@ -63,7 +63,7 @@ class Settings(
         "unit_network": "The engine's unit: its network and limits (docs/security.md)",
         "driver_branch": "The NVIDIA driver",
         "rollout_canary": "The rollout: who goes first, when it stops, who is left alone",
-        "watch": "The watch: a timer that looks after the host (docs/monitoring.md)",
+        "watch": "The watch: a timer that looks after the host (docs/monitoring/README.md)",
         "alias": "The name that clients ask for, and changes of what serves it",
         "expose_unauthenticated": "Who reaches it, and the gateway for that (docs/gateway.md)",
         "pool_mixed": "A fleet gateway, on hosts of the group gateway (docs/fleet-gateway.md)",

@@ -81,10 +81,17 @@ has_requests() {
   fi
   while IFS= read -r line; do
     [ -n "$line" ] || continue
-    sent_ms=0 came_ms=0
+    sent_ms=0 came_ms=0 sent=0 came=''
     for word in $line; do
-      case $word in lastsnd:*) sent_ms=${word#*:} ;; lastrcv:*) came_ms=${word#*:} ;; esac
+      case $word in
+        lastsnd:*) sent_ms=${word#*:} ;;
+        lastrcv:*) came_ms=${word#*:} ;;
+        bytes_sent:*) sent=${word#*:} ;;
+        bytes_received:*) came=1 ;;
+      esac
     done
+    # 25 bytes are "100 Continue", which is no answer.
+    [ -z "$came" ] || [ "$sent" -gt 25 ] || return 0
     [ "$came_ms" -ge "$sent_ms" ] || return 0
     [ "$sent_ms" -ge 3000 ] || [ $((came_ms - sent_ms)) -le 500 ] || return 0
   done <<END

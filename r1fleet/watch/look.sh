@@ -1,6 +1,6 @@
 #!/bin/sh
 # Written by r1fleet. watch CONF: looks at the host once, tells what has changed since the last look,
-# and repairs one thing: a model on the CPU while its GPU is sound (docs/monitoring.md).
+# and repairs one thing: a model on the CPU while its GPU is sound (docs/monitoring/README.md).
 # CONF holds shell assignments: url, port, models_dir, aliases, placement, gpu_kind, gpus,
 # for_ever, ask_every_s, disk_min_mib, repair_every_s, repairs_per_day, load_limit_s, textfile_dir,
 # hook. What is remembered is written only when it differs from what was read.

@@ -57,11 +57,13 @@ DRIVERS: dict[str, tuple[Change, bool]] = {
     "mismatch": (files(sys__module__nvidia__version="580.178.04\n"), False),
     "not loaded": (files(sys__module__nvidia__version=None), False),
 }
-IDLE_KEPT = "0 0 127.0.0.1:11434 127.0.0.1:5000 cubic lastsnd:90000 lastrcv:90040 lastack:9\n"
-CHECKED = "0 0 127.0.0.1:11434 127.0.0.1:5001 cubic lastsnd:300 lastrcv:302 lastack:9\n"
-WAITING = "0 0 127.0.0.1:11434 127.0.0.1:5002 cubic lastsnd:70000 lastrcv:4000 lastack:9\n"
-FIRST_ASKED = "0 0 127.0.0.1:11434 127.0.0.1:5003 cubic lastsnd:4500 lastrcv:4400 lastack:9\n"
-STREAMING = "0 0 127.0.0.1:11434 127.0.0.1:5004 cubic lastsnd:40 lastrcv:8000 lastack:9\n"
+AT = "0 0 127.0.0.1:11434 127.0.0.1:5000 "  # a connection, as ss shows it
+IDLE_KEPT = AT + "bytes_sent:999 bytes_received:9 lastsnd:90000 lastrcv:90040\n"
+CHECKED = AT + "bytes_sent:999 bytes_received:9 lastsnd:300 lastrcv:302\n"
+WAITING = AT + "bytes_sent:999 bytes_received:9 lastsnd:70000 lastrcv:4000\n"
+FIRST_ASKED = AT + "bytes_received:9 lastsnd:4500 lastrcv:4500\n"
+TOLD_TO_GO_ON = AT + "bytes_sent:25 bytes_received:152 lastsnd:996 lastrcv:996\n"
+STREAMING = AT + "bytes_sent:999 bytes_received:9 lastsnd:40 lastrcv:8000\n"
 ACTS: dict[str, tuple[Change, bool]] = {
     "idle": (nothing, True),
     "idle, connections kept": (files(connections=IDLE_KEPT + CHECKED), True),
@@ -70,6 +72,7 @@ ACTS: dict[str, tuple[Change, bool]] = {
     "slots do not answer": (files(slots="\n"), False),
     "a request waits": (files(connections=IDLE_KEPT + WAITING), False),
     "a first request waits": (files(connections=FIRST_ASKED), False),
+    "a body is awaited": (files(connections=TOLD_TO_GO_ON), False),
     "an answer goes out": (files(connections=STREAMING), False),
     "it computes": (lambda box: box.ticks(170, "stat.later"), False),
 }
