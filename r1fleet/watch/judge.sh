@@ -1,11 +1,14 @@
-# The second part of the watch: what is wrong, whether requests are running, one question, one repair.
+# The second part of the watch: what is wrong, whether requests run, one question, one repair.
 add() { found="$found $1" text="${text:+$text; }$2"; }
 
-is_sound() { [ "$gpu_kind" != none ] && [ -z "$driver_fault" ] && [ "$seen" -ge "$gpus" ]; }
+is_sound() {
+  [ -z "$quiet" ] && [ "$gpu_kind" != none ] && [ -z "$driver_fault" ] && [ "$seen" -ge "$gpus" ]
+}
 
 # Sets $found to the names of what is wrong, and $text to that in words.
 judge() {
   found='' text='' planned=${model:-the model}
+  [ -z "$quiet" ] || { found=$faults text=$what; return 0; }
   [ -z "$driver_fault" ] || add driver "$driver_fault"
   [ -n "$driver_fault" ] || [ "$seen" -ge "$gpus" ] || add gpus "$seen of $gpus GPUs are listed"
   [ "$xid_at" -gt "$now" ] || [ $((now - xid_at)) -gt 600 ] ||

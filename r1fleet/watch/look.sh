@@ -1,6 +1,6 @@
 #!/bin/sh
-# Written by r1fleet. watch CONF: looks at the host once, tells what has changed since the last look,
-# and repairs one thing: a model on the CPU while its GPU is sound (docs/monitoring/README.md).
+# Written by r1fleet. watch CONF: looks at the host once, tells what has changed since the last
+# look, and repairs one thing: a model on the CPU while its GPU is sound (docs/monitoring).
 # CONF holds shell assignments: url, port, models_dir, aliases, placement, gpu_kind, gpus,
 # for_ever, ask_every_s, disk_min_mib, repair_every_s, repairs_per_day, load_limit_s, textfile_dir,
 # hook. What is remembered is written only when it differs from what was read.
@@ -18,9 +18,10 @@ line_end='
 . "$1" || exit 1
 
 remember() {
-  faults='' what='' since=0 told='' repairs='' mended=0 unmended=0 repaired_at=0 asks=0 asks_failed=0
-  ask_at=0 ask_failed='' ask_s=0 xid_boot='' xid_stamp=0 xid_app=0 xid_gpu=0 xid_at=0 xid_last=''
-  hooks_failed=0 starting=0 before=
+  faults='' what='' since=0 told='' repairs='' mended=0 unmended=0 repaired_at=0
+  asks=0 asks_failed=0 ask_at=0 ask_failed='' ask_s=0
+  xid_boot='' xid_stamp=0 xid_app=0 xid_gpu=0 xid_at=0 xid_last=''
+  hooks_failed=0 starting=0 before=''
   [ -r "$state" ] || return 0
   while IFS= read -r line; do
     before=$before$line$line_end
@@ -171,9 +172,12 @@ look_at_engine() {
   set +f
 }
 
-# Sets $driver_fault to what is wrong with the driver, $seen to the GPUs that it lists.
+# Sets $driver_fault to what is wrong with the driver, $seen to the GPUs that it lists. While
+# somebody is at work on the host it is not touched: an open device keeps its module in the kernel.
 look_at_gpus() {
-  driver_fault='' seen=0
+  driver_fault='' seen=''
+  [ -z "$quiet" ] || return 0
+  seen=0
   case $gpu_kind in
     nvidia) look_at_nvidia ;;
     amd) [ -e /dev/kfd ] || driver_fault='there is no /dev/kfd' ;;

@@ -60,7 +60,7 @@ write_metrics() {
     metric model_vram_bytes gauge "The part of it that is in VRAM, in bytes."
     value "model_vram_bytes{model=\"$model\"}" "$vram"
   fi
-  one gpus gauge "$seen" "NVIDIA GPUs that nvidia-smi lists."
+  [ -z "$seen" ] || one gpus gauge "$seen" "NVIDIA GPUs that nvidia-smi lists."
   one gpus_planned gauge "$gpus" "NVIDIA GPUs that the host was set up with."
   metric gpu_xids_total counter "Xids in the kernel's log, of an application or of the GPU itself."
   value 'gpu_xids_total{of="application"}' "$xid_app"
@@ -87,7 +87,7 @@ look() {
   look_at_holds
   look_at_engine
   look_at_gpus
-  look_at_xids
+  [ -n "$quiet" ] || look_at_xids
   look_at_disk
   judge
 }

@@ -259,6 +259,19 @@ def test_while_somebody_is_at_work_nothing_is_told_and_after_it_what_is_left(box
     assert box.look()[0].startswith("<5>repairs")
 
 
+@pytest.mark.parametrize("hold", ["a lease", "maintenance", "an installation"])
+def test_while_somebody_is_at_work_the_cards_are_not_touched(box: Box, hold: str) -> None:
+    """A device that is open keeps the driver's module in the kernel, and a run may change it."""
+    box.write("bin/nvidia-smi", '#!/bin/sh\necho x >>"$ROOT/smi.log"\necho "GPU 0: T4"\n')
+    HOLDS[hold][0](box)
+    box.look()
+    assert box.read("smi.log") == ""
+    assert "r1fleet_gpus " not in box.read("collector/r1fleet.prom")
+    box.healthy()
+    box.look()
+    assert box.read("smi.log") == "x\n"
+
+
 def test_a_load_is_no_news_until_it_takes_too_long(box: Box) -> None:
     """A unit that waits for a GPU that is gone is always starting."""
     box.look()
