@@ -1,7 +1,7 @@
 #!/bin/sh
 # Written by r1fleet. watch CONF: looks at the host once, tells what has changed since the last
 # look, and repairs one thing: a model on the CPU while its GPU is sound (docs/monitoring).
-# CONF holds shell assignments: url, port, models_dir, aliases, placement, gpu_kind, gpus,
+# CONF holds shell assignments: url, port, models_dir, aliases, extras, placement, gpu_kind, gpus,
 # for_ever, ask_every_s, disk_min_mib, repair_every_s, repairs_per_day, load_limit_s, textfile_dir,
 # hook. What is remembered is written only when it differs from what was read.
 LC_ALL=C
@@ -164,7 +164,7 @@ look_at_engine() {
         is_number "$bytes" && is_number "${word#*:}" || continue
         case " $model $aliases " in
           *" $row "*) loaded=$row size=$bytes vram=${word#*:} ;;
-          *) others=$row ;;
+          *) has "$extras" "$row" || others=$row ;;
         esac ;;
     esac
   done

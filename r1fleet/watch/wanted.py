@@ -7,6 +7,7 @@ from importlib import resources
 
 from r1fleet import paths
 from r1fleet.alias import wanted as alias
+from r1fleet.decide import extras_wanted
 from r1fleet.hostfacts import Probe
 from r1fleet.managed import ManagedFile
 from r1fleet.settings import Settings
@@ -77,6 +78,7 @@ def _planned(settings: Settings, choice: Choice, probe: Probe) -> dict[str, obje
         "port": settings.engine_address[1],
         "models_dir": settings.ollama_models,
         "aliases": " ".join(alias.names(settings, choice)),
+        "extras": " ".join(extra.name for extra in extras_wanted(settings, choice)),
         "placement": choice.placement,
         "gpu_kind": kind,
         "gpus": len(cards),

@@ -116,6 +116,7 @@ def test_what_the_host_should_be_like_follows_the_plan() -> None:
 
     assert "\ngpu_kind=nvidia\ngpus=1\nfor_ever=1\n" in conf()
     assert "\nfor_ever=''\n" in conf(ollama_keep_alive="5m")
+    assert "\nextras=all-minilm:latest\n" in conf(extra_models=("all-minilm",))
     assert "\nport=8080\n" in conf(ollama_host="127.0.0.1:8080")
     on_cpu = watch(Settings(), replace(choice, placement="cpu"), probe).files[1].content
     assert "\ngpu_kind=none\ngpus=0\n" in on_cpu

@@ -53,7 +53,8 @@ MODELS: dict[str, tuple[Change, bool]] = {
 DRIVERS: dict[str, tuple[Change, bool]] = {
     "sound": (nothing, True),
     "lost card": (files(smi="No devices were found\n", **{"smi.rc": "6\n"}), False),
-    "hangs": (files(smi="", **{"smi.rc": "124\n"}), False),
+    "hangs after its rows": (files(smi=SOUND, **{"smi.rc": "124\n"}), False),
+    "a lost card beside all rows": (files(smi=SOUND, **{"smi.rc": "15\n"}), False),
     "mismatch": (files(sys__module__nvidia__version="580.178.04\n"), False),
     "not loaded": (files(sys__module__nvidia__version=None), False),
 }
@@ -285,8 +286,10 @@ def test_other_clients_models_are_no_fault_and_an_empty_engine_is_one(box: Box) 
     box.look()
     box.write("ps", ps(("mistral:7b", SIZE)))
     assert box.look() == []
-    box.write("ps", ps())
+    box.write("ps", ps(("all-minilm:latest", SIZE)))  # ours too, and no reason for it
     assert box.look() == [f"<4>failing: {MODEL} is not loaded"]
+    box.write("ps", ps())
+    assert box.look() == []
     box.settings["for_ever"] = ""
     assert box.look() == [f"<5>well: {MODEL} is served as planned"]
 

@@ -158,7 +158,13 @@ class Box:
         self.write("now", f"{self.now} {clock}\n")
         conf = {
             **{"url": "http://127.0.0.1:11434", "port": 11434, "models_dir": "/models"},
-            **{"aliases": "deepseek-r1:fleet", "placement": "gpu", "gpu_kind": "nvidia", "gpus": 1},
+            **{
+                "aliases": "deepseek-r1:fleet",
+                "extras": "all-minilm:latest",
+                "placement": "gpu",
+                "gpu_kind": "nvidia",
+                "gpus": 1,
+            },
             **{"for_ever": 1, "ask_every_s": 0, "disk_min_mib": 5120, "repair_every_s": 600},
             **{"repairs_per_day": 3, "load_limit_s": 420, "hook": ""},
             "textfile_dir": self.root / "collector",
