@@ -84,6 +84,16 @@ pool_mixed = False  # True: hosts of a size answer whatever digest they serve
 pool_default = None  # size without a prefix as /32b; None: that of the most hosts
 pool_names = {}  # host names in place of prefixes, as {'32b': 'r1-32b.example.org'}
 
+# The watch: a timer that looks after the host (docs/monitoring/README.md)
+watch = True  # a timer of the host looks after it; False: none
+watch_interval_s = 30  # from the end of one look to the next
+watch_textfile_dir = None  # None: /var/lib/prometheus/node-exporter, where that is there
+watch_hook = None  # a program of the host that is told of failures, without rights
+watch_ask_every_s = 900  # one token is asked for when nobody else asks; 0: never
+watch_disk_min_mib = 5120  # less that is free for models is a fault
+watch_repair_every_s = 600  # at least so long between two restarts of the engine
+watch_repairs_per_day = 3  # and no more than these in 24 hours; 0: it repairs nothing
+
 # The rollout: who goes first, when it stops, who is left alone
 rollout_canary = 1  # hosts of each GPU model that go first, or their names; 0: none
 rollout_batch = "25%"  # hosts of each wave after that: a number or a share

@@ -171,6 +171,16 @@ class Gateway:
 
 
 @dataclass(frozen=True)
+class Watch:
+    """What the host's own watch has noted; the last change of it at `since_s`, its clock."""
+
+    faults: tuple[str, ...] = ()
+    what: str = ""  # the same in words
+    since_s: int = 0
+    repairs_s: tuple[int, ...] = ()  # when it restarted the engine, in the last 24 hours
+
+
+@dataclass(frozen=True)
 class ModelStore:
     """The model directory. `kind` is stat's file type, None when it does not exist."""
 
@@ -245,6 +255,7 @@ class Probe:
     dropins: tuple[str, ...] = ()  # files beside ollama.service that change it; none is ours
     sent: bool = False  # a run has left what a bundle sent to it
     gateway: Gateway = Gateway()
+    watch: Watch | None = None  # None: there is none, or it has not looked yet
     state_is_damaged: bool = False  # state.json is there and no JSON object
 
     @property

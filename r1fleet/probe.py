@@ -17,6 +17,7 @@ from r1fleet.hostfacts import (
     PciDevice,
     Probe,
     Unit,
+    Watch,
     json_object,
 )
 from r1fleet.shell import assign
@@ -108,6 +109,7 @@ def _read(sections: dict[str, list[str]]) -> Probe:
         lease=tuple(sections["lease"][:2]),
         dropins=_dropins(sections["engine"]),
         gateway=_gateway(sections["gateway"]),
+        watch=_watch(sections["engine"]),
         state_is_damaged=_is_damaged("\n".join(sections["state"])),
     )
 
@@ -218,6 +220,22 @@ def _folders(lines: list[str], word: str) -> frozenset[str]:
     listed = next((line for line in lines if line.startswith(f"{word} ")), "")
     names = {path.rstrip("/").rsplit("/", 1)[-1] for path in listed.split()[1:]}
     return frozenset(names - {"*"})
+
+
+def _watch(lines: list[str]) -> Watch | None:
+    found = [line.removeprefix("watch ") for line in lines if line.startswith("watch ")]
+    facts = {key: value for key, _, value in (line.partition("=") for line in found)}
+    repairs = (number(word) for word in facts.get("repairs", "").split())
+    return (
+        Watch(
+            faults=tuple(facts.get("faults", "").split()),
+            what=facts.get("what", ""),
+            since_s=number(facts.get("since", "")) or 0,
+            repairs_s=tuple(stamp for stamp in repairs if stamp),
+        )
+        if facts
+        else None
+    )
 
 
 def _dropins(lines: list[str]) -> tuple[str, ...]:

@@ -69,12 +69,17 @@ gateway() {
   section units
   systemctl show ollama.service r1fleet-preload.service r1fleet-pull.service \
     r1fleet-mirror.service r1fleet-gateway.service nvidia-fabricmanager.service \
+    r1fleet-watch.timer r1fleet-watch.service \
     -p Id,LoadState,ActiveState,SubState,Result,InvocationID,UnitFileState,NeedDaemonReload
   section engine; [ -e /run/r1fleet/restart ] && echo "restart pending"
   [ -e /var/lib/r1fleet/bundle ] && echo "bundle sent"
   [ -e /run/r1fleet/mirror-restart ] && echo "mirror restart pending"
   readlink /opt/ollama/current; echo "versions" /opt/ollama/*/
   echo "served" /var/lib/r1fleet/served/*/
+  # What the watch found, by its own words; it is there before anybody asks.
+  [ -r /var/lib/r1fleet/watch/state ] && while read -r line; do
+    case $line in faults=* | what=* | since=* | repairs=*) echo "watch $line" ;; esac
+  done </var/lib/r1fleet/watch/state
   # But for the one of ours, what is in there a person has put there.
   for f in /etc/systemd/system*/ollama.service.d/*.conf /run/systemd/system*/ollama.service.d/*.conf
   do case $f in */10-r1fleet-hardening.conf) ;; *) [ -e "$f" ] && echo "dropin $f" ;; esac; done

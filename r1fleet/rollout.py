@@ -28,6 +28,7 @@ from r1fleet.rollback.served import find
 from r1fleet.sizing import Sizing
 from r1fleet.stages import Tried
 from r1fleet.verify.judge import needs_load
+from r1fleet.watch import install as watch
 
 Commands = Generator[FunctionCommand, None, None]
 
@@ -61,6 +62,7 @@ def _stages(run: HostRun) -> Commands:
     if run.balances and fleet.everyone():  # `status` looks at each host alone
         yield from balance.stage(run, probe, outcome.rollout.first)
     if not settings.serve:
+        yield from watch.remove._inner(probe)
         return
     driver_plan = plan_driver(probe, settings)
     is_settled = driver_plan.action in ("none", "skip")
@@ -137,8 +139,12 @@ def _serve(
         yield from gateway.open_up(run, probe, proof.digest, proof.context)
         probe = yield from stages.look_again(run)
     yield from exposure.check._inner(run, probe, state)
-    for command in stages.tidy(run, probe, proof, choice, (delivery, *extras)):
-        yield optional(command)  # what is proven is not put back for that
+    for rest in (
+        stages.watch(run, probe, choice),
+        stages.tidy(run, probe, proof, choice, (delivery, *extras)),
+    ):
+        for command in rest:
+            yield optional(command)  # what is proven is not put back for that
 
 
 def preview(run: HostRun) -> tuple[list[str], str | None]:

@@ -28,6 +28,7 @@ from r1fleet.settings_rollout import RolloutSettings, disagreements
 from r1fleet.settings_sudo import SudoSettings
 from r1fleet.settings_text import belongs_to_pyinfra, error_lines, group_data, merged
 from r1fleet.settings_unit import UnitSettings
+from r1fleet.settings_watch import WatchSettings
 
 ModelName = Annotated[str, AfterValidator(check.model_name)]
 Tag = Annotated[str, AfterValidator(check.tag)]
@@ -46,6 +47,7 @@ class Settings(
     ModelSettings,
     AliasSettings,
     RolloutSettings,
+    WatchSettings,
     FleetGatewaySettings,
     GatewaySettings,
     BundleSettings,
@@ -64,6 +66,7 @@ class Settings(
         "unit_network": "The engine's unit: its network and limits (docs/security.md)",
         "driver_branch": "The NVIDIA driver",
         "rollout_canary": "The rollout: who goes first, when it stops, who is left alone",
+        "watch": "The watch: a timer that looks after the host (docs/monitoring/README.md)",
         "alias": "The name that clients ask for, and changes of what serves it",
         "expose_unauthenticated": "Who reaches it, and the gateway for that (docs/gateway.md)",
         "pool_mixed": "A fleet gateway, on hosts of the group gateway (docs/fleet-gateway.md)",

@@ -39,6 +39,8 @@ from r1fleet.verify.fingerprint import (
 )
 from r1fleet.verify.fingerprint import state as new_state
 from r1fleet.verify.judge import SmokeWanted, check_loaded
+from r1fleet.watch import install as watching
+from r1fleet.watch.wanted import watch as watch_wanted
 
 Commands = Generator[FunctionCommand, None, None]
 Tried = Mapping[str, Any] | None  # what trying a size on gave, as state.json keeps it
@@ -243,6 +245,14 @@ def verify(
     record = sticky.record(sizing, policy(run.settings), tried)
     state_with = partial(new_state, record, models, verified, mount)
     return (yield from handover.finish(run, probe, proof, extras, choice, pulls[0], state_with))
+
+
+def watch(run: HostRun, probe: Probe, choice: Choice) -> Commands:
+    """The timer that looks after the host from now on; or none, by the settings."""
+    if run.settings.watch:
+        yield from watching.install._inner(probe, watch_wanted(run.settings, choice, probe))
+    else:
+        yield from watching.remove._inner(probe)
 
 
 def tidy(

@@ -46,7 +46,7 @@ def stages(steps: list[str]) -> list[str]:
 def test_a_bare_host_goes_through_all_stages_in_order() -> None:
     steps = plan(bare("T4"))
     assert stages(steps) == [
-        *("tools", "driver", "engine", "pull", "sizing", "model", "verify", "alias"),
+        *("tools", "driver", "engine", "pull", "sizing", "model", "verify", "alias", "watch"),
     ]
     assert "driver: installs branch 580, open modules" in steps
     assert any("deepseek-r1:14b" in step for step in steps if step.startswith("pull"))

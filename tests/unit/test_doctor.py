@@ -14,6 +14,7 @@ from r1fleet import probe
 from r1fleet.anonymous import anonymous
 from r1fleet.doctor import Check, checks, is_sound
 from r1fleet.drift import Drift
+from r1fleet.hostfacts import Probe, Unit, Watch
 from r1fleet.settings import Settings
 from r1fleet.status_data import row, silent_row
 from tests.unit.served import choice_of, served
@@ -38,6 +39,28 @@ def test_a_sound_host_tells_what_was_seen() -> None:
     assert found["alias"] == "deepseek-r1:fleet"
     assert found["proof"].endswith("42.0 tokens/s")
     assert found["disk"] == "900.0 GB free"
+
+
+def test_what_the_hosts_own_watch_says_is_a_warning_at_most() -> None:
+    since_s = int(NOW.timestamp()) - 300
+    quiet = replace(served(), watch=Watch(since_s=since_s))
+    failing = replace(
+        served(),
+        watch=Watch(("disk",), "90 MiB are free", since_s, (since_s, since_s - 90000)),
+        units={**served().units, "r1fleet-watch.service": Unit(active="failed")},
+    )
+    assert watch_of(quiet) == [("ok", "nothing to tell for 5 min")]
+    assert watch_of(failing) == [
+        ("warning", "its last look was cut off"),
+        ("warning", "failing for 5 min: 90 MiB are free"),
+        ("warning", "the model was on the CPU, repaired once in 24 hours"),
+    ]
+    assert watch_of(served()) == []
+
+
+def watch_of(probe: Probe) -> list[tuple[str, str]]:
+    made = row("gpu1", Settings(), probe, choice_of(probe), (), [], None, (), NOW)
+    return [(check.level, check.what) for check in checks(made) if check.name == "watch"]
 
 
 @pytest.mark.parametrize(
