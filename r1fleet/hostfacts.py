@@ -4,6 +4,8 @@ import json
 from dataclasses import dataclass, field
 from typing import Any
 
+from r1fleet.adopt.facts import Existing
+
 NVIDIA, AMD, INTEL = "10de", "1002", "8086"
 REPLACEABLE = ("nouveau", "nova_core", "nova")  # the kernel's own drivers for NVIDIA's cards
 
@@ -245,6 +247,7 @@ class Probe:
     dropins: tuple[str, ...] = ()  # files beside ollama.service that change it; none is ours
     sent: bool = False  # a run has left what a bundle sent to it
     gateway: Gateway = Gateway()
+    existing: tuple[Existing, ...] = ()  # an Ollama that is not r1fleet's, and who has its port
     state_is_damaged: bool = False  # state.json is there and no JSON object
 
     @property

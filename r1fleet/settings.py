@@ -17,6 +17,7 @@ from pydantic import (
 
 from r1fleet import lock
 from r1fleet import settings_check as check
+from r1fleet.settings_adopt import AdoptSettings
 from r1fleet.settings_alias import AliasSettings
 from r1fleet.settings_bundle import BundleSettings
 from r1fleet.settings_check import Bad
@@ -48,6 +49,7 @@ class Settings(
     FleetGatewaySettings,
     GatewaySettings,
     BundleSettings,
+    AdoptSettings,
     UnitSettings,
 ):
     """The settings of one host. Flat, because pyinfra looks keys up whole and never merges."""
@@ -59,6 +61,7 @@ class Settings(
         "engine_version": "The engine: which Ollama",
         "ollama_models": "Ollama's own variables, by their names in lower case",
         "unit_network": "The engine's unit: its network and limits (docs/security.md)",
+        "adopt": "An Ollama that is there already (docs/adopt.md)",
         "driver_branch": "The NVIDIA driver",
         "rollout_canary": "The rollout: who goes first, when it stops, who is left alone",
         "alias": "The name that clients ask for, and changes of what serves it",
