@@ -10,6 +10,9 @@ unit_cpu_percent = None  # of processor time for the engine; 100 is one core
 unit_tasks_max = None  # processes and threads of the engine
 unit_files_max = None  # files and connections that it may have open at once
 
+# An Ollama that is there already (docs/adopt.md)
+adopt = "auto"  # an Ollama that is there: auto: take its place, with its models; or refuse
+
 # The engine: which Ollama
 engine_version = "0.32.15"  # the Ollama release
 engine_sha256 = None  # of its archive; None: the line of sha256sum.txt beside it

@@ -21,6 +21,7 @@ from pyinfra.api import Host, State
 from pyinfra.api.exceptions import PyinfraError
 
 from r1fleet import elevate, history, holes, live, outcome, passwords, probe, report
+from r1fleet.adopt.plan import Taking
 from r1fleet.bundle import contents
 from r1fleet.bundle.contents import BundleError
 from r1fleet.gateway import pool
@@ -59,6 +60,7 @@ class HostRun:
     rehearsing: bool = False  # the generator is only read for its steps, nothing is executed
     seen_changes: int = 0
     moved: bool = False  # what a former model directory holds has been taken along
+    adopting: tuple[Taking, ...] = ()  # what this run takes over
     mirror: MirrorWanted | None = None  # what it should be of a mirror
     mirror_host: str | None = None  # the host of this run whose mirror it uses
     source: Source = field(default_factory=Source)

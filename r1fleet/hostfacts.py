@@ -4,6 +4,8 @@ import json
 from dataclasses import dataclass, field
 from typing import Any
 
+from r1fleet.adopt.facts import Existing
+
 NVIDIA, AMD, INTEL = "10de", "1002", "8086"
 REPLACEABLE = ("nouveau", "nova_core", "nova")  # the kernel's own drivers for NVIDIA's cards
 
@@ -256,6 +258,7 @@ class Probe:
     sent: bool = False  # a run has left what a bundle sent to it
     gateway: Gateway = Gateway()
     watch: Watch | None = None  # None: there is none, or it has not looked yet
+    existing: tuple[Existing, ...] = ()  # an Ollama that is not r1fleet's, and who has its port
     state_is_damaged: bool = False  # state.json is there and no JSON object
 
     @property

@@ -12,6 +12,7 @@ DRIVER_RECORD = f"{STATE_DIR}/driver.json"
 PULL_DIR = f"{STATE_DIR}/pull"
 BUNDLE_DIR = f"{STATE_DIR}/bundle"  # what was sent from a bundle, until it is installed
 SERVED_DIR = f"{STATE_DIR}/served"  # what was proven last and before, root's alone
+ADOPTED_DIR = f"{STATE_DIR}/adopted"  # files of an Ollama that was there, by their own paths
 
 ENGINE_HOME = "/var/lib/ollama"  # of the service user
 ENGINE_ENV = f"{ETC}/ollama.env"

@@ -6,6 +6,7 @@ from functools import cache
 from importlib import resources
 
 from r1fleet import paths
+from r1fleet.adopt import facts as adopt
 from r1fleet.driver import look
 from r1fleet.driver.look import number
 from r1fleet.hostfacts import (
@@ -34,6 +35,7 @@ def command(models_dir: str, base_url: str) -> str:
         {
             "R1_MODELS": models_dir,
             "R1_URL": base_url,
+            "R1_PORT": f"{int(base_url.rpartition(':')[2]):04X}",
             "R1_FILES": files,
             "R1_GPU": ",".join(look.GPU_FIELDS),
             "R1_HEALTH": ",".join(look.HEALTH_FIELDS),
@@ -45,7 +47,7 @@ def command(models_dir: str, base_url: str) -> str:
 @cache
 def _script() -> str:
     home = resources.files("r1fleet")
-    parts = (home / "driver" / "look.sh", home / "probe.sh")
+    parts = (home / "driver" / "look.sh", home / "adopt" / "look.sh", home / "probe.sh")
     text = "".join(part.read_text(encoding="ascii") for part in parts)
     return "".join(f"{line}\n" for line in text.splitlines() if not line.startswith("#"))
 
@@ -110,14 +112,15 @@ def _read(sections: dict[str, list[str]]) -> Probe:
         dropins=_dropins(sections["engine"]),
         gateway=_gateway(sections["gateway"]),
         watch=_watch(sections["engine"]),
+        existing=adopt.read(sections["holders"]),
         state_is_damaged=_is_damaged("\n".join(sections["state"])),
     )
 
 
 SECTIONS = (
     *("os", "machine", "login", "memory", "pci", "amd", "module", "gpus", "compute"),
-    *("packages", "tools", "user", "units", "engine", "gateway", "files", "models", "api", "state"),
-    *("lease", "end"),
+    *("packages", "tools", "user", "units", "engine", "holders", "gateway", "files", "models"),
+    *("api", "state", "lease", "end"),
 )
 
 

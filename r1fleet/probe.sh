@@ -1,6 +1,7 @@
 # Reads all a run needs to know of a host, changes nothing. Arguments come as variables:
 # R1_MODELS (model directory), R1_URL (the engine), R1_FILES (managed files, by blanks),
-# R1_GPU and R1_HEALTH (fields of nvidia-smi). driver/look.sh comes before it.
+# R1_PORT (its port, in hex), R1_GPU and R1_HEALTH (fields of nvidia-smi). driver/look.sh and
+# adopt/look.sh come before it.
 # Sections start with "@@name"; everything is ASCII; it always ends with 0, because pyinfra
 # counts a failing fact as a failing host. A process costs about a millisecond of CPU here, and a
 # second run is little else: what the shell can read, it reads itself.
@@ -83,6 +84,7 @@ gateway() {
   # But for the one of ours, what is in there a person has put there.
   for f in /etc/systemd/system*/ollama.service.d/*.conf /run/systemd/system*/ollama.service.d/*.conf
   do case $f in */10-r1fleet-hardening.conf) ;; *) [ -e "$f" ] && echo "dropin $f" ;; esac; done
+  section holders; existing
   section gateway; gateway
   section files; sha256sum $R1_FILES
   section models; models

@@ -10,6 +10,7 @@ from dataclasses import replace
 from pyinfra.api import FunctionCommand, operation
 
 from r1fleet import decide, fleet, handover, outcome, stages, tags
+from r1fleet.adopt import install as adopt
 from r1fleet.alias import wanted as alias
 from r1fleet.driver.plan import plan as plan_driver
 from r1fleet.engine import install as engine
@@ -113,10 +114,16 @@ def _serve(
     settings, choice = run.settings, sizing.chosen
     game = yield from handover.begin(run, probe, choice, delivery)
     serving = probe.engine_version is not None
+    if run.adopting and delivery.want.by_engine:
+        serving = False  # what answers is not r1fleet's, and would fetch for itself
     if serving:  # it is not restarted for a model that may never come
         yield from pull.finish._inner(delivery)
     engine_wanted = wanted.engine(settings, choice, probe)
     archive = run.source.archive(engine_wanted.archive, settings)
+    if run.adopting:
+        port, limit_s = settings.engine_address[1], settings.drain_timeout_s
+        yield from adopt.stop._inner(run.adopting, probe, port, limit_s)
+        probe = yield from stages.look_again(run)
     yield from sandbox.install(run, probe, replace(engine_wanted, archive=archive))
     if not serving:
         yield from pull.finish._inner(delivery)

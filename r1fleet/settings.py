@@ -17,6 +17,7 @@ from pydantic import (
 
 from r1fleet import lock
 from r1fleet import settings_check as check
+from r1fleet.settings_adopt import AdoptSettings
 from r1fleet.settings_alias import AliasSettings
 from r1fleet.settings_bundle import BundleSettings
 from r1fleet.settings_check import Bad
@@ -51,6 +52,7 @@ class Settings(
     FleetGatewaySettings,
     GatewaySettings,
     BundleSettings,
+    AdoptSettings,
     UnitSettings,
     SudoSettings,
 ):
@@ -64,6 +66,7 @@ class Settings(
         "ollama_models": "Ollama's own variables, by their names in lower case",
         "sudo_password": "Entering as a user who is not root (docs/hosts.md)",
         "unit_network": "The engine's unit: its network and limits (docs/security.md)",
+        "adopt": "An Ollama that is there already (docs/adopt.md)",
         "driver_branch": "The NVIDIA driver",
         "rollout_canary": "The rollout: who goes first, when it stops, who is left alone",
         "watch": "The watch: a timer that looks after the host (docs/monitoring/README.md)",

@@ -8,6 +8,8 @@ from typing import Any
 from pyinfra.api import FunctionCommand
 
 from r1fleet import decide, handover, holes, outcome, paths, sticky, tags
+from r1fleet.adopt import install as adopt
+from r1fleet.adopt.plan import plan as plan_adoption
 from r1fleet.alias import wanted as alias
 from r1fleet.bundle import contents, needs, send
 from r1fleet.drain import drain
@@ -62,6 +64,10 @@ def checked(run: HostRun) -> Generator[FunctionCommand, None, Probe]:
         outcome.of(run.host.name).mirrors = not run.rehearsing
     if not run.settings.serve:
         return run.probe
+    adoption = plan_adoption(run.probe, run.settings)
+    if adoption.refusal:
+        yield fail(*adoption.refusal)
+    outcome.of(run.host.name).note(list(adoption.told))
     plan = plan_driver(run.probe, run.settings)
     if plan.action == "refuse":
         yield fail("driver", plan.reason, plan.fix, shows=plan.commands)
@@ -110,6 +116,10 @@ def store(run: HostRun, probe: Probe) -> Generator[FunctionCommand, None, Probe]
     """The model directory, with what a former one holds; returns the probe after it."""
     new = run.settings.ollama_models
     yield from engine.prepare._inner(probe, new)
+    if not run.adopting and (takings := plan_adoption(probe, run.settings).takings):
+        run.adopting = takings
+        yield from adopt.take._inner(takings, probe, new)
+        probe = yield from look_again(run, whatever=not run.rehearsing)
     old = move.former(probe.state, new)
     if old is None or run.moved:
         return probe
@@ -235,6 +245,7 @@ def verify(
         verified = None
         if found.smoke:
             verified = verified_entry(found.smoke, stamp, proof.model, found.settings)
+    yield from adopt.leave._inner(run.adopting, run.settings.ollama_models)
     models = {
         one.want.name: state_entry(one.installed)
         | {"brought": tags.was_brought(probe.state, found.brought, one.want.name, one.digest)}

@@ -130,11 +130,19 @@ def private() -> str:
     text = text.replace(
         "rc=0\n@@packages", f"99, /home/{SECRETS['user']}/venv/bin/python3, 300\nrc=0\n@@packages"
     )
+    taken = [
+        *("found port", "name ollama", f"user {SECRETS['user']}", f"exe /opt/{SECRETS['user']}/x"),
+        *(f"env OLLAMA_HOST={SECRETS['address']}", f"model x/{SECRETS['model']}/v1", "kib 12"),
+    ]
+    text = text.replace("@@holders\n", "\n".join(["@@holders", *taken, ""]))
     gateway = f'knows {{"hosts": [{{"name": "{SECRETS["host"]}"}}]}}'
     text = text.replace("@@gateway\n", f"@@gateway\n{gateway}\nroot -----BEGIN CERTIFICATE-----\n")
     lease = f'{{"schema": 1, "who": "{SECRETS["user"]}@{SECRETS["host"]}"}}'
     text = text.replace("@@lease\n", f"@@lease\n{lease}\n2026-11-26T18:00:00+00:00\n")
     state = f'{{"registry": "https://{SECRETS["registry"]}/v2", "from": "{SECRETS["address"]}",'
+    state += (
+        f'"adopted": [{{"name": "{SECRETS["user"]}", "from": "of the user {SECRETS["user"]}"}}],'
+    )
     return text.replace("@@state\n{", f"@@state\n{state}", 1)
 
 
@@ -163,6 +171,7 @@ def test_it_is_still_the_same_host() -> None:
         assert getattr(after, name) == getattr(before, name), name
     assert set(after.models.manifests.values()) == set(before.models.manifests.values())
     assert after.loaded == before.loaded
+    assert after.existing[0].number("kib") == before.existing[0].number("kib") == 12
 
 
 @given(st.text(st.characters(codec="ascii"), max_size=300))
