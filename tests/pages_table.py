@@ -19,6 +19,9 @@ OFF = "tests/lab/test_trouble.py::test_a_host_that_is_down_is_named_and_the_othe
 POWER = "tests/lab/test_trouble.py::test_a_power_cut_host_answers_from_the_gpu_by_itself"
 FAULT = "tests/lab/test_trouble.py::test_a_registry_that_answers_500"
 HOST_FAULT = "tests/lab/conftest.py::fault"
+LOCK = (
+    "tests/lab/test_delivery.py::test_a_lock_refuses_before_any_change_and_finds_what_was_retagged"
+)
 MIRROR = "tests/lab/test_mirror.py::test_a_cold_model_and_the_engine_cross_once_for_all"
 
 RUN_BY: dict[str, tuple[str, ...]] = {
@@ -37,7 +40,7 @@ RUN_BY: dict[str, tuple[str, ...]] = {
     "r1fleet fit --gpu --ram": (LOOKS,),
     "r1fleet init --dir": (INIT,),
     "r1fleet lock": (LOOKS,),
-    "r1fleet lock --from-host": (LOOKS,),
+    "r1fleet lock --from-host": (LOCK,),
     "r1fleet lock --registry-url": (LOOKS,),
     "r1fleet plan -v": (LOOKS,),
     "r1fleet report -o": (LOOKS,),
