@@ -8,12 +8,13 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from r1fleet import usage
 from r1fleet.plan_data import host_rows
 from r1fleet.plan_text import line, print_plan
 from r1fleet.settings import Settings
 
 STYLES = dict.fromkeys(("failed", "unreachable", "refused", "rolled back"), "bold red")
-GOOD = ("changed", "as wanted")
+GOOD = usage.SERVES
 PIPED_WIDTH = 160
 WIDE = 130  # columns; below it the base model stands in the JSON alone, the changes below the table
 ROOMY = 100  # columns; below it the VRAM is left out
@@ -155,27 +156,10 @@ def _gpus(names: list[str]) -> str:
 
 
 def _usage(console: Console, rows: list[dict[str, Any]], settings: Mapping[str, Settings]) -> None:
-    row = next((row for row in rows if row["verdict"] in GOOD and row["tag"]), None)
-    if row is None:
+    use = usage.use_of(rows, settings)
+    if use is None:
         return
-    member = settings[row["host"]]
-    name, url = member.alias or f"{member.model}:{row['tag']}", row["url"]
-    shared = member.expose == "gateway"
-    where = (
-        "with a token, `r1fleet token new NAME`"
-        if shared
-        else f"it listens on {member.ollama_host}"
-    )
-    header = ' -H "Authorization: Bearer $TOKEN"' if shared else ""
-    if shared and member.gateway_tls == "internal":
-        header += " --cacert root.crt"  # docs/gateway.md says how to get it
-    console.print(
-        f"\nUse it on {row['host']} ({where}):\n"
-        f'  curl {url}/api/chat{header} -d \'{{"model": "{name}", "stream": false,'
-        f' "messages": [{{"role": "user", "content": "Hello"}}]}}\'\n'
-        f'  OpenAI client: base_url="{url}/v1", api_key="{"TOKEN" if shared else "unused"}",'
-        f' model="{name}"',
-        markup=False,
-        highlight=False,
-        soft_wrap=True,
-    )
+    inventory = next((word for word in sys.argv[1:] if word.endswith(".py")), "INVENTORY")
+    console.print()
+    for text in usage.lines(use, inventory):
+        line(console, escape(text))

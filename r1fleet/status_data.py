@@ -7,9 +7,10 @@ from typing import Any
 
 from r1fleet.drift import Drift, loaded_row, proof_age_s
 from r1fleet.driver.health import fault
-from r1fleet.hostfacts import Probe, json_object
+from r1fleet.hostfacts import Probe, SmiGpu, json_object
 from r1fleet.model.manifest import REGISTRY, manifest_path
 from r1fleet.settings import Settings
+from r1fleet.sisters import compare
 from r1fleet.sizing import Choice
 from r1fleet.verify.fingerprint import remembered
 
@@ -28,7 +29,8 @@ def exit_code(verdicts: Iterable[str]) -> int:
 def whole(rows: Sequence[Mapping[str, Any]], now: datetime) -> dict[str, Any]:
     """All that `status --json` prints."""
     counts = {"hosts": len(rows), **Counter(str(row["verdict"]) for row in rows)}
-    hosts = {row["host"]: row for row in rows}
+    slower = compare(rows)
+    hosts = {row["host"]: {**row, "slower": slower.get(row["host"])} for row in rows}
     return {"schema": SCHEMA, "at": _iso(now), "counts": counts, "hosts": hosts}
 
 
@@ -37,7 +39,8 @@ def silent_row(host: str, verdict: str, reason: str) -> dict[str, Any]:
     known = ("driver", "engine", "tag", "digest", "alias", "context", "placement", "residency")
     proof = ("verified_at", "verified_age_s", "tokens_per_s", "disk_free_bytes", "lease")
     empty = dict.fromkeys((*known, *proof))
-    listed: dict[str, list[Any]] = {"drift": [], "pending": [], "warnings": []}
+    lists = ("drift", "pending", "warnings", "cards", "others_on_gpu")
+    listed: dict[str, list[Any]] = {name: [] for name in lists}
     return {"host": host, "verdict": verdict, "reason": reason, **empty, **listed}
 
 
@@ -78,6 +81,8 @@ def row(
         "drift": [{"kind": item.kind, "what": item.what} for item in drift],
         "pending": [step.strip() for step in pending],
         "warnings": list(warnings),
+        "cards": [_card(gpu) for gpu in probe.driver.gpus],
+        "others_on_gpu": sorted(_others(probe)),
     }
 
 
@@ -149,6 +154,29 @@ def _driver(probe: Probe, settings: Settings) -> dict[str, Any] | None:
         "open": probe.driver.open_module,
         "fault": found.what if found else None,
     }
+
+
+def _card(gpu: SmiGpu) -> dict[str, Any]:
+    return {
+        "name": gpu.name,
+        "pcie_width": _figure(gpu.health.get("pcie.link.width.current")),
+        "power_limit_w": _figure(gpu.health.get("power.limit")),
+        "temperature_c": _figure(gpu.health.get("temperature.gpu")),
+    }
+
+
+def _figure(text: str | None) -> float | None:
+    """What nvidia-smi printed, or None for "[N/A]" and the like."""
+    try:
+        return float(text or "")
+    except ValueError:
+        return None
+
+
+def _others(probe: Probe) -> set[str]:
+    """Names of the processes on the GPUs that are not the engine's."""
+    names = {process.name.rpartition("/")[2] for process in probe.driver.processes}
+    return names - {"llama-server", "ollama"}
 
 
 def _verdict(held: Mapping[str, Any] | None, refusal: str | None, drift: Sequence[Drift]) -> str:

@@ -113,6 +113,8 @@ def _lines(row: Mapping[str, Any]) -> Iterator[Text]:
         yield _line(row, row["verdict"], "bold red", row["reason"])
     for item in row["drift"]:
         yield _line(row, f"drift, {item['kind']}", "yellow", item["what"])
+    if row["slower"]:
+        yield _line(row, "slower", "yellow", row["slower"])
     for warning in row["warnings"]:
         yield _line(row, "warning", "cyan", warning)
 

@@ -27,7 +27,7 @@ HEALTH_FIELDS = (
     *("persistence_mode", "ecc.mode.current", "ecc.mode.pending"),
     *("ecc.errors.uncorrected.volatile.total", "remapped_rows.pending", "remapped_rows.failure"),
     *("retired_pages.pending", "reset_status.reset_required", "fabric.state", "fabric.status"),
-    "mig.mode.current",
+    *("mig.mode.current", "pcie.link.width.current", "power.limit", "temperature.gpu"),
 )
 
 

@@ -5,6 +5,7 @@ import os
 import re
 import shlex
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -231,6 +232,19 @@ FORBIDDEN: tuple[tuple[str, str, dict[str, str]], ...] = (
     ("POST", "/api/signout", {}),
     ("POST", "/api/me", {}),
 )
+
+
+def test_what_the_run_says_at_its_end_works_with_a_token(behind: Behind, tmp_path: Path) -> None:
+    told = dict(re.findall(r"^  (curl|Python|OpenAI) +(.*)$", behind.first.output, re.M))
+    (tmp_path / "root.crt").write_text(behind.lab.on(HOST, READ_CA))
+    env = os.environ | {"TOKEN": behind.tokens["use"], "SSL_CERT_FILE": "root.crt"}
+    typed = [["sh", "-c", f"{told['curl']} -s"]]
+    typed += [[sys.executable, "-c", told[kind]] for kind in ("Python", "OpenAI")]
+    for words in typed:
+        done = subprocess.run(
+            words, cwd=tmp_path, env=env, capture_output=True, text=True, check=False
+        )
+        assert "READY" in done.stdout, done.stderr
 
 
 def test_a_use_token_changes_nothing(behind: Behind) -> None:

@@ -1,0 +1,41 @@
+"""One of eight equal hosts that is slower: status names it, and what differs about it."""
+
+from collections.abc import Callable
+
+import pytest
+
+from tests.lab.conftest import Lab, Run
+from tests.lab.test_status import hosts
+
+pytestmark = pytest.mark.lab
+
+SLOW = "n5"
+STATE = "/var/lib/r1fleet/state.json"
+# Tokens per second say nothing in the lab, so those of the proofs are set: 20 beside 40.
+SET = """python3 - <<'END'
+import json, pathlib
+path = pathlib.Path("{state}")
+state = json.loads(path.read_text())
+state["verified"]["tokens_per_s"] = {speed}
+path.write_text(json.dumps(state))
+END"""
+
+
+def test_the_slower_sister_is_named_with_what_differs(
+    lab: Lab, served: Run, fault: Callable[[str, str], None]
+) -> None:
+    before = {host: lab.on(host, f"cat {STATE}") for host in lab.hosts}
+    try:
+        for host in lab.hosts:
+            lab.on(host, SET.format(state=STATE, speed=20.0 if host == SLOW else 40.0))
+        fault(SLOW, "slow-slot")
+        rows = hosts(code=0)
+        said = {host: row["slower"] for host, row in rows.items() if row["slower"]}
+        assert list(said) == [SLOW]
+        assert said[SLOW].startswith("20.0 tokens/s, 50% of ")
+        assert said[SLOW].endswith(": PCIe x4, not x16; power limit 150 W, not 250 W")
+        # It is as wanted all the same: a run could not make it faster.
+        assert rows[SLOW]["verdict"] == "as wanted"
+    finally:
+        for host, text in before.items():
+            lab.on(host, f"cat >{STATE} <<'END'\n{text}\nEND")
