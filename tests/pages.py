@@ -95,14 +95,31 @@ def _of(page: Path) -> Iterator[Command]:
 
 
 def _lines(text: str, where: str, first: int, marked: bool) -> Iterator[Command]:
-    whole = text.replace("\\\n", "  ")
-    for number, line in enumerate(whole.splitlines(), first):
+    whole, begun = "", first
+    for number, line in enumerate(text.splitlines(), first):
         comment = _COMMENT.search(line)
-        marks = marked or (comment is not None and NOT_RUN in comment[0])
-        for part in _COMMENT.sub("", line).split(" && "):
-            plain = " ".join(part.split()).removeprefix(".venv/bin/")
-            if plain and not plain.startswith("cd "):
-                yield Command(f"{where}:{number}", plain, not marks)
+        marked_here = comment is not None and NOT_RUN in comment[0]
+        plain = _COMMENT.sub("", line)
+        marked |= marked_here and not plain.strip()  # a line of its own speaks for all below it
+        begun = begun if whole else number
+        whole += plain
+        if whole.endswith("\\") or not _is_whole(whole):
+            whole = whole.removesuffix("\\") + " "
+            continue
+        for part in whole.split(" && "):
+            typed = " ".join(part.split()).removeprefix(".venv/bin/")
+            if typed and not typed.startswith("cd "):
+                yield Command(f"{where}:{begun}", typed, not (marked or marked_here))
+        whole = ""
+    assert not whole, f"{where}:{begun}: no end of {whole!r}"
+
+
+def _is_whole(text: str) -> bool:
+    try:
+        shlex.split(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _scripts(found: Any) -> Iterator[str]:

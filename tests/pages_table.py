@@ -22,6 +22,7 @@ HOST_FAULT = "tests/lab/conftest.py::fault"
 LOCK = (
     "tests/lab/test_delivery.py::test_a_lock_refuses_before_any_change_and_finds_what_was_retagged"
 )
+CLIENTS = "tests/lab/test_clients.py::test_the_page_about_clients_says_what_works"
 MIRROR = "tests/lab/test_mirror.py::test_a_cold_model_and_the_engine_cross_once_for_all"
 
 RUN_BY: dict[str, tuple[str, ...]] = {
@@ -45,6 +46,7 @@ RUN_BY: dict[str, tuple[str, ...]] = {
     "r1fleet plan -v": (LOOKS,),
     "r1fleet report -o": (LOOKS,),
     "r1fleet status": (LOOKS,),
+    "r1fleet tunnel": (CLIENTS,),
     "r1fleet why": (LOOKS,),
     "r1fleet token new": (TOKENS,),
     "r1fleet token list": ("tests/unit/test_gateway_tokens.py::test_list_shows_no_secret",),
@@ -62,6 +64,9 @@ RUN_BY: dict[str, tuple[str, ...]] = {
     'eval "$(_R1FLEET_COMPLETE=bash_source r1fleet)"': (SHELLS,),
     'eval "$(_R1FLEET_COMPLETE=zsh_source r1fleet)"': (SHELLS,),
     "_R1FLEET_COMPLETE=fish_source r1fleet | source": (SHELLS,),
+    "curl -s http://127.0.0.1:11434/api/chat -d"
+    """ '{"model": "deepseek-r1:fleet", "stream": false,"""
+    """ "messages": [{"role": "user", "content": "Hello"}]}'""": (CLIENTS,),
     "ss -ltnp | grep -E ':(11434|11443) '": (CHECKS,),
     "curl -m 5 http://HOST:11434/api/version": (CHECKS,),
     "systemd-analyze security ollama.service": (CHECKS,),

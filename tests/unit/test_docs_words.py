@@ -15,7 +15,7 @@ from tests import pages
 from tests.pages import PAGES, ROOT
 
 # Pages that other branches bring.
-PENDING = ("docs/hosts.md", "docs/adopt.md", "docs/monitoring", "docs/remove.md", "docs/clients.md")
+PENDING = ("docs/hosts.md", "docs/adopt.md", "docs/monitoring", "docs/remove.md")
 
 # What stands in backticks like a setting and is none, by whose it is.
 OTHERS = {
