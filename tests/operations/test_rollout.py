@@ -120,6 +120,12 @@ def test_a_login_without_roots_rights_is_told_what_to_set() -> None:
     assert "_sudo = True" in told
 
 
+def test_a_mac_is_told_what_it_is_and_not_what_it_lacks() -> None:
+    mac = bare(ram_mib=0, arch="arm64", distro="unknown", is_root=False, tools=frozenset({"curl"}))
+    (told,) = plan(mac)
+    assert "it does not run Linux; serve from a Linux host" in told
+
+
 def test_a_model_directory_whose_mount_is_gone_is_refused() -> None:
     state = {"models_mount": ["/var/lib/ollama/models", "/var/lib/ollama/models"]}
     (told,) = plan(bare("T4", state=state))
