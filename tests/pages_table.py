@@ -25,6 +25,8 @@ LOCK = (
 CLIENTS = "tests/lab/test_clients.py::test_the_page_about_clients_says_what_works"
 MIRROR = "tests/lab/test_mirror.py::test_a_cold_model_and_the_engine_cross_once_for_all"
 
+TRIAL = "tests/lab/test_odd.py::test_three_commands_lead_to_an_answer_of_both"
+
 RUN_BY: dict[str, tuple[str, ...]] = {
     "pyinfra deploy.py -y": ("tests/lab/conftest.py::served",),
     "pyinfra deploy.py --data report -y": ("tests/lab/conftest.py::served", LOOKS),
@@ -40,6 +42,7 @@ RUN_BY: dict[str, tuple[str, ...]] = {
     "r1fleet doctor --record": (LOOKS,),
     "r1fleet fit --gpu --ram": (LOOKS,),
     "r1fleet init --dir": (INIT,),
+    "r1fleet init --sudo-password": (TRIAL,),
     "r1fleet lock": (LOOKS,),
     "r1fleet lock --from-host": (LOCK,),
     "r1fleet lock --registry-url": (LOOKS,),
