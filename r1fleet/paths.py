@@ -30,6 +30,7 @@ GATEWAY_TOKENS = f"{GATEWAY_DIR}/tokens"
 GATEWAY_POOLS = f"{GATEWAY_DIR}/pools"  # an empty file, named by the pool that the host serves
 GATEWAY_SLOTS = f"{GATEWAY_DIR}/slots"  # of a fleet gateway: the pools that it answers from
 GATEWAY_KNOWS = f"{GATEWAY_DIR}/fleet.json"  # and what it was told of the hosts
+GATEWAY_BEFORE = f"{GATEWAY_DIR}/before"  # what ran, while a restart is on its way
 GATEWAY_UNIT = "/etc/systemd/system/r1fleet-gateway.service"
 MODPROBE_CONF = "/etc/modprobe.d/r1fleet-nvidia.conf"
 PERSISTENCED_DROPIN = "/etc/systemd/system/nvidia-persistenced.service.d"

@@ -48,7 +48,7 @@ def stage(run: HostRun, probe: Probe, leaving: Collection[str] = ()) -> Commands
             yield fail("bundle", f"it lacks {', '.join(lines)}", needs.FIX)
     yield from engine.tools._inner(probe, settings.proxies, settings.bundle, TOOLS)
     want = wanted.gateway(settings, settings.gateway_store, run.address, probe.arch, behind, routes)
-    yield from install.install._inner(probe, want, settings.proxies)
+    yield from install.install._inner(probe, want, settings.proxies, settings.drain_timeout_s)
     knows = wanted.knows(behind, routes)
     if probe.gateway.knows != knows:
         yield _tell(routes, knows)
