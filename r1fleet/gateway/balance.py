@@ -42,6 +42,7 @@ def stage(run: HostRun, probe: Probe, leaving: Collection[str] = ()) -> Commands
     routes = pool.routes(behind, mixed=settings.pool_mixed, leaving=leaving)
     if not routes:  # the hosts are bare: it is made when they serve
         return
+    outcome.of(run.host.name).note(wanted.unserved(settings, routes))
     if settings.bundle:
         bundle = contents.read(settings.bundle)
         if lines := list(needs.lacking_gateway(bundle, settings, probe, balances=True)):

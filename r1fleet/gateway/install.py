@@ -197,7 +197,6 @@ def _restart(wanted: GatewayWanted, *, cuts: bool) -> FunctionCommand:
         "BEFORE": paths.GATEWAY_BEFORE,
         "MARK": paths.GATEWAY_MARK,
         "MARKS": f"{paths.REFUSING} {paths.DRAINING} {paths.DRAIN_FLAG}",
-        "URL": wanted.url,
         "ANSWER_S": str(ANSWER_S),
     }
     return step(

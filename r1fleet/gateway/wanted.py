@@ -38,15 +38,11 @@ class Archive:
 
 @dataclass(frozen=True)
 class GatewayWanted:
-    """Everything of a gateway. A change of `files` means a reload, one of the rest a restart.
-
-    + url: where it answers its own host
-    """
+    """Everything of a gateway. A change of `files` means a reload, one of the rest a restart."""
 
     archive: Archive
     files: tuple[ManagedFile, ...]
     unit: ManagedFile
-    url: str
 
 
 def archive(settings: Settings, arch: str) -> Archive:
@@ -88,14 +84,7 @@ def make(settings: Settings, config: str, tokens: str, arch: str) -> GatewayWant
             ManagedFile(paths.GATEWAY_TOKENS, tokens, mode="640", owner=owner),
         ),
         unit=ManagedFile(paths.GATEWAY_UNIT, unit(settings)),
-        url=_own_url(settings),
     )
-
-
-def _own_url(settings: Settings) -> str:
-    listen, port = settings.gateway_listen.rpartition(":")[::2]
-    address = "127.0.0.1" if listen in ("0.0.0.0", "[::]") else listen
-    return f"{'http' if settings.gateway_tls == 'off' else 'https'}://{address}:{port}/"
 
 
 def unit(settings: Settings) -> str:

@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import json
 import subprocess
 import tarfile
 import threading
@@ -304,7 +305,8 @@ def tried(tmp_path: Path, tokens: str, policy: str, **ports: Any) -> str | None:
     want = exposure.Exposure(
         policy, "127.0.0.1", ports["engine"], ports.get("gateway"), "off", "127.0.0.1"
     )
-    host.play([exposure.try_it("verify", "connects", want, HostRun(anybody, settings))])
+    run = HostRun(anybody, settings)
+    host.play([exposure.try_it("verify", "connects", want, run, exposure.Tried())])
     return outcome.of("h").failure
 
 
@@ -348,6 +350,49 @@ def test_a_gateway_asks_for_a_token(
 def test_a_gateway_that_is_not_reached_is_told(tmp_path: Path, tokens: str, closed: int) -> None:
     assert tried(tmp_path, tokens, "gateway", engine=closed, gateway=closed + 1) is None
     assert any("is not reached from this machine" in text for text in outcome.of("h").warnings)
+
+
+@pytest.mark.parametrize("policy", ["gateway", "open"])
+def test_what_nobody_reaches_is_warned_of_in_each_run_until_somebody_does(
+    tmp_path: Path, tokens: str, policy: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = {"reached": False}
+    monkeypatch.setattr(exposure.knock, "answers", lambda *_: found["reached"] and policy == "open")
+
+    def gateway(*_: object) -> tuple[int, int]:
+        if not found["reached"]:
+            raise OSError("no route")
+        return (401, 200)
+
+    monkeypatch.setattr(exposure.knock, "gateway", gateway)
+    host: Any = FakeHost(tmp_path, "h")
+    host.data, host.state = {"ssh_hostname": "10.0.0.7"}, SimpleNamespace(is_executing=True)
+    more: Any = {"ollama_host": "0.0.0.0:1", "expose_unauthenticated": "yes-i-know"}
+    run = HostRun(
+        host, Settings(expose=policy, gateway_tokens=tokens, **(more if policy == "open" else {}))
+    )
+    state: dict[str, Any] = {}
+
+    def checked(rehearsing: bool = False) -> list[str]:
+        """The warnings of a run, which keeps what it writes."""
+        outcome.forget("h")
+        commands = exposure.check._inner(replace(run, rehearsing=rehearsing), bare("T4"), state)
+        if rehearsing:
+            assert list(commands) == []
+        else:
+            assert host.play(commands)
+            kept = host.at("/var/lib/r1fleet/state.json")
+            state.update(json.loads(kept.read_text()) if kept.exists() else {})
+        return outcome.of("h").warnings
+
+    assert len(checked()) == 1
+    assert "reached from nowhere" in checked(rehearsing=True)[0]
+    assert len(checked()) == 1  # tried again
+    found["reached"] = True
+    assert checked() == []
+    found["reached"] = False
+    assert checked() == []  # it stands
+    assert checked(rehearsing=True) == []
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1", "localhost", "@local"])

@@ -7,6 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from r1fleet.gateway.caddyfile import caddyfile
+from r1fleet.settings import Settings
+
 # Caddy is a script that refuses files with "bad" in them, or everything.
 CADDY = """#!/bin/sh
 [ "$1" = validate ] || exit 1
@@ -19,6 +22,8 @@ case $1 in is-active|restart) ;; *) exit 0 ;; esac
 case $(readlink "$ROOT/current") in *good*) ;; *) exit 1 ;; esac
 """,
     "curl": """#!/bin/sh
+for url; do :; done
+echo "$url" >>"$ROOT/../asked"
 case $(readlink "$ROOT/current") in *mute*) printf 502 ;; *) printf 401 ;; esac
 """,
     "journalctl": '#!/bin/sh\n[ "$1" = --sync ] || echo "Error: no such directive r1f_secret"\n',
@@ -76,7 +81,6 @@ class Here:
             "HOME_DIR": "/",
             "MARK": str(self.mark),
             "MARKS": f"{self.folder}/run/refusing {self.folder}/run/draining",
-            "URL": "https://127.0.0.1:1/",
             "ANSWER_S": "3",
             "VERB": verb,
         }
@@ -100,6 +104,19 @@ def here(tmp_path: Path) -> Here:
     (found.etc / "Caddyfile").write_text("old")
     (found.etc / "tokens").write_text("old tokens")
     return found
+
+
+def test_each_is_asked_where_its_own_file_has_it_listen(here: Here) -> None:
+    for listen, tls in (
+        ("127.0.0.1:9", "off"),
+        ("[::1]:99", "internal"),
+        ("0.0.0.0:9", "internal"),
+    ):
+        settings = Settings(expose="gateway", gateway_listen=listen, gateway_tls=tls)
+        (here.etc / "Caddyfile").write_text(caddyfile(settings, "10.0.0.7"))
+        assert here.run("restart.sh", "1-good").returncode == 0
+    asked = (here.folder / "asked").read_text().split()
+    assert asked == ["http://127.0.0.1:9/", "https://[::1]:99/", "https://127.0.0.1:9/"]
 
 
 OLD = ["1-good", "old", "old tokens", "old unit"]
