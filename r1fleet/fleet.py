@@ -179,7 +179,9 @@ def _begin(whole: State) -> None:
     live.prepare(whole, tuple(run.host.name for run in active))
     looks = [gevent.spawn(run.look) for run in active if not outcome.of(run.host.name).maintenance]
     gevent.sleep(0)  # sends them off
-    import r1fleet.report_table  # noqa: F401, PLC0415  slow to import, and the hosts are at work
+    import r1fleet.gate  # noqa: PLC0415  slow to import, and the hosts are at work
+    import r1fleet.report_table  # noqa: PLC0415
+    import r1fleet.rollout  # noqa: F401, PLC0415
 
     gevent.joinall(looks, raise_error=True)
     _fleet.ready.set()

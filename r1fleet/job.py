@@ -1,10 +1,11 @@
-"""The main job and the way back, for a deploy.py and a rollback.py."""
+"""The main job and the way back, for a deploy.py and a rollback.py.
+
+The hosts are asked first: what plans for them is imported while they answer (fleet.py).
+"""
 
 from pyinfra import host
 
-from r1fleet import fleet, gate, rollout
-from r1fleet.gateway import balance
-from r1fleet.rollback import by_hand
+from r1fleet import fleet
 
 
 def main() -> None:
@@ -13,6 +14,7 @@ def main() -> None:
     The stages and their order: r1fleet/rollout.py; the waves: docs/rollout.md.
     """
     run = fleet.observe()
+    from r1fleet import gate, rollout  # noqa: PLC0415
 
     for step in host.loop(gate.steps()):  # type: ignore[no-untyped-call]
         gate.gate(name=f"Gate: {step}", run=run, step=step)
@@ -21,14 +23,19 @@ def main() -> None:
             rollout.converge(name=name, run=run, _if=step.open_to(run))
 
     if run.balancers:
+        from r1fleet.gateway import balance  # noqa: PLC0415
+
         balance.settle(name="Fleet gateways", run=run)
 
 
 def back() -> None:
     """The host whose rollback.py this is, back to what it served (docs/alias.md)."""
     run = fleet.observe()
+    from r1fleet.rollback import by_hand  # noqa: PLC0415
 
     by_hand.back(name="Roll back", run=run)
 
     if run.balancers:
+        from r1fleet.gateway import balance  # noqa: PLC0415
+
         balance.settle(name="Fleet gateways", run=run)

@@ -2,10 +2,15 @@
 # R1_MODELS (model directory), R1_URL (the engine), R1_FILES (managed files, by blanks),
 # R1_GPU and R1_HEALTH (fields of nvidia-smi). driver/look.sh comes before it.
 # Sections start with "@@name"; everything is ASCII; it always ends with 0, because pyinfra
-# counts a failing fact as a failing host.
+# counts a failing fact as a failing host. A process costs about a millisecond of CPU here, and a
+# second run is little else: what the shell can read, it reads itself.
 LC_ALL=C
 PATH=$PATH:/usr/local/bin:/usr/sbin:/sbin
 export LC_ALL PATH
+# A section begins by a word that nobody else knows: what others than root can have a hand in (model
+# names, processes) may look like one.
+read -r begin </proc/sys/kernel/random/uuid
+section() { echo "$begin$1"; }
 
 # "kfd" where ROCm's kernel driver serves, and AMD's cards with their VRAM in bytes.
 amd() {
@@ -42,27 +47,30 @@ gateway() {
 }
 
 {
-  echo "@@os"; cat /etc/os-release
-  echo "@@machine"
-  uname -r; uname -m; cat /proc/sys/kernel/random/boot_id; nproc; systemd-detect-virt
-  echo "@@login"; id -u
-  echo "@@memory"; grep -E '^(MemTotal|MemAvailable):' /proc/meminfo
-  echo "@@pci"; pci
-  echo "@@amd"; amd
-  echo "@@module"; module
+  section os
+  while IFS= read -r line || [ -n "$line" ]; do echo "$line"; done </etc/os-release
+  section machine
+  set -- $(uname -rm); read -r boot </proc/sys/kernel/random/boot_id
+  echo "$1"; echo "$2"; echo "$boot"; nproc; systemd-detect-virt
+  section login; id -u
+  section memory; while read -r key value _; do case $key in
+    MemTotal:) echo "$key $value" ;; MemAvailable:) echo "$key $value"; break ;; esac; done </proc/meminfo
+  section pci; pci
+  section amd; amd
+  section module; module
   # Before the GPUs' processes: a model that is being loaded is in neither or in both.
-  echo "@@api"
-  curl -s --noproxy '*' -m 5 -w '\n' "$R1_URL/api/version" "$R1_URL/api/ps" | others
-  echo "@@gpus"; gpus "$R1_GPU" "$R1_HEALTH"
-  echo "@@packages"; packages
-  echo "@@tools"; for t in aria2c zstd curl tar apt-get systemd-run update-initramfs nginx; do
+  section api
+  curl -s --noproxy '*' -m 5 -w '\n' "$R1_URL/api/version" "$R1_URL/api/ps"
+  section gpus; gpus "$R1_GPU" "$R1_HEALTH"
+  section packages; packages
+  section tools; for t in aria2c zstd curl tar apt-get systemd-run update-initramfs nginx; do
     command -v $t >/dev/null && echo $t; done
-  echo "@@user"; id -nG ollama
-  echo "@@units"
+  section user; id -nG ollama
+  section units
   systemctl show ollama.service r1fleet-preload.service r1fleet-pull.service \
     r1fleet-mirror.service r1fleet-gateway.service nvidia-fabricmanager.service \
     -p Id,LoadState,ActiveState,SubState,Result,InvocationID,UnitFileState,NeedDaemonReload
-  echo "@@engine"; [ -e /run/r1fleet/restart ] && echo "restart pending"
+  section engine; [ -e /run/r1fleet/restart ] && echo "restart pending"
   [ -e /var/lib/r1fleet/bundle ] && echo "bundle sent"
   [ -e /run/r1fleet/mirror-restart ] && echo "mirror restart pending"
   readlink /opt/ollama/current; echo "versions" /opt/ollama/*/
@@ -70,14 +78,14 @@ gateway() {
   # But for the one of ours, what is in there a person has put there.
   for f in /etc/systemd/system*/ollama.service.d/*.conf /run/systemd/system*/ollama.service.d/*.conf
   do case $f in */10-r1fleet-hardening.conf) ;; *) [ -e "$f" ] && echo "dropin $f" ;; esac; done
-  echo "@@gateway"; gateway
-  echo "@@files"; sha256sum $R1_FILES
-  echo "@@models"; models | others
-  echo "@@state"; cat /var/lib/r1fleet/state.json
+  section gateway; gateway
+  section files; sha256sum $R1_FILES
+  section models; models
+  section state; cat /var/lib/r1fleet/state.json
   echo
-  echo "@@lease"; [ -e /var/lib/r1fleet/lease.json ] && {
+  section lease; [ -e /var/lib/r1fleet/lease.json ] && {
     read -r lease </var/lib/r1fleet/lease.json; printf '%s\n' "$lease"
     date -u +%Y-%m-%dT%H:%M:%S+00:00; }
-  echo "@@end"
-} 2>/dev/null | tr -cd '\11\12\40-\176'
+  section end
+} 2>/dev/null | sed "s/[^	 -~]//g;s/^@@/ @@/;s/^$begin/@@/"
 exit 0

@@ -1,4 +1,4 @@
-# The driver's part of the probe: functions only. What a host without an NVIDIA GPU is spared
+# The driver's part of the probe: functions only, `section` is probe.sh's. What a host without an NVIDIA GPU is spared
 # stands behind `gpu`; what costs a process is asked for only where it can matter.
 gpu=
 
@@ -22,19 +22,15 @@ pci() {
   done
 }
 
-# What others than root can have a hand in begins no section: they may know how one looks.
-others() { sed 's/^@@/ @@/'; }
-
 gpus() {
   ask="--format=csv,noheader,nounits --query-gpu=$1"
   rows=$(smi $ask,$2)
   # A driver that lacks one field refuses them all.
   case $rows in *rc=2) rows=$(smi $ask) ;; esac
   echo "$rows"
-  echo "@@compute"
+  section compute
   case $rows in
-    *rc=0) smi --query-compute-apps=pid,process_name,used_memory --format=csv,noheader,nounits |
-      others ;;
+    *rc=0) smi --query-compute-apps=pid,process_name,used_memory --format=csv,noheader,nounits ;;
     *) echo "rc=${rows##*rc=}" ;;
   esac
 }

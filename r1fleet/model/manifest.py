@@ -23,7 +23,8 @@ _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 _NAME = re.compile(
     r"([a-z0-9_][a-z0-9_-]{0,79}/)?[a-z0-9][a-z0-9._-]{0,79}:[A-Za-z0-9_][A-Za-z0-9._-]{0,79}"
 )
-_URL = re.compile(r"https?://[A-Za-z0-9._\-\[\]:]+(/[A-Za-z0-9._~%+@/-]*)?")
+_URL = re.compile(r"https?://[A-Za-z0-9._\-\[\]:]+(/[A-Za-z0-9._~+@/-]*)?")
+_FILE_URL = re.compile(r"https?://[A-Za-z0-9._\-\[\]:]+(/[A-Za-z0-9._~%+@/-]*)?")
 _RATE = re.compile(r"([1-9][0-9]{0,14})([KMG]?)")
 
 
@@ -46,7 +47,7 @@ class ModelSource:
         sound = {
             "file": self.place.isprintable(),
             "path": re.fullmatch(r"/[A-Za-z0-9._@+/-]+", self.place, re.ASCII),
-            "url": _URL.fullmatch(self.place),
+            "url": _FILE_URL.fullmatch(self.place),
         }.get(self.kind)
         if not sound or not re.fullmatch(r"[0-9a-f]{64}", self.sha256):
             raise ValueError(f"no usable source: {self.kind} {self.place!r} {self.sha256!r}")
