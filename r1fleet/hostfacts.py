@@ -245,6 +245,9 @@ class Probe:
     dropins: tuple[str, ...] = ()  # files beside ollama.service that change it; none is ours
     sent: bool = False  # a run has left what a bundle sent to it
     gateway: Gateway = Gateway()
+    here: frozenset[str] = frozenset()  # names in r1fleet's own folder of state
+    brought: tuple[tuple[str, str], ...] = ()  # (kind, name) that came with r1fleet (brought.py)
+    mirror_allows: tuple[str, ...] = ()  # networks that its mirror lets in
     state_is_damaged: bool = False  # state.json is there and no JSON object
 
     @property

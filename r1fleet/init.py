@@ -74,6 +74,7 @@ def files(targets: Iterable[Target]) -> dict[str, str]:
         "group_data/all.py": render("init-all.py", groups=list(_groups())),
         "deploy.py": render("init-deploy.py"),
         "rollback.py": render("init-rollback.py"),
+        "remove.py": render("init-remove.py"),
         "config.py": render("init-config.py"),
     }
 

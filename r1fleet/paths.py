@@ -11,6 +11,8 @@ HISTORY_FILE = f"{STATE_DIR}/history.jsonl"
 DRIVER_RECORD = f"{STATE_DIR}/driver.json"
 PULL_DIR = f"{STATE_DIR}/pull"
 BUNDLE_DIR = f"{STATE_DIR}/bundle"  # what was sent from a bundle, until it is installed
+BROUGHT_FILE = f"{STATE_DIR}/brought"  # packages and users that are ours (r1fleet/brought.py)
+ADOPTED_DIR = f"{STATE_DIR}/adopted"  # files of an Ollama that was there, by their own paths
 SERVED_DIR = f"{STATE_DIR}/served"  # what was proven last and before, root's alone
 
 ENGINE_HOME = "/var/lib/ollama"  # of the service user
@@ -35,6 +37,7 @@ GATEWAY_UNIT = "/etc/systemd/system/r1fleet-gateway.service"
 MODPROBE_CONF = "/etc/modprobe.d/r1fleet-nvidia.conf"
 PERSISTENCED_DROPIN = "/etc/systemd/system/nvidia-persistenced.service.d"
 MODULES_LOAD_CONF = "/etc/modules-load.d/r1fleet-nvidia.conf"
+DRIVER_FILES = (MODPROBE_CONF, MODULES_LOAD_CONF)  # they go with the driver, not before it
 
 # There from before a change of what the engine reads until its restart; gone after a boot.
 RESTART_MARK = "/run/r1fleet/restart"

@@ -120,6 +120,11 @@ def _read(sections: dict[str, list[str]]) -> Probe:
         lease=tuple(sections["lease"][:2]),
         dropins=_dropins(sections["engine"]),
         gateway=_gateway(sections["gateway"]),
+        here=_folders(sections["engine"], "here"),
+        brought=tuple(_brought(sections["engine"])),
+        mirror_allows=tuple(
+            line.split()[1].rstrip(";") for line in sections["engine"] if _ALLOWS.fullmatch(line)
+        ),
         state_is_damaged=_is_damaged("\n".join(sections["state"])),
     )
 
@@ -230,6 +235,15 @@ def _folders(lines: list[str], word: str) -> frozenset[str]:
     listed = next((line for line in lines if line.startswith(f"{word} ")), "")
     names = {path.rstrip("/").rsplit("/", 1)[-1] for path in listed.split()[1:]}
     return frozenset(names - {"*"})
+
+
+_ALLOWS = re.compile(r"allows [0-9a-fA-F:./]+;")
+_BROUGHT = re.compile(r"brought (user|tool|driver) ([a-z0-9][a-z0-9+._-]*)")
+
+
+def _brought(lines: list[str]) -> Iterable[tuple[str, str]]:
+    found = (_BROUGHT.fullmatch(line) for line in lines)
+    return dict.fromkeys((match[1], match[2]) for match in found if match)
 
 
 def _dropins(lines: list[str]) -> tuple[str, ...]:

@@ -26,13 +26,16 @@ put() { echo "$2" >"$DIR/.new" && chmod 644 "$DIR/.new" && mv -f "$DIR/.new" "$D
 """
 
 
-def stage(run: HostRun, probe: Probe, leaving: Collection[str] = ()) -> Commands:
+def stage(
+    run: HostRun, probe: Probe, leaving: Collection[str] = (), gone: Collection[str] = ()
+) -> Commands:
     """Make the host a fleet gateway for the hosts as they are and are about to be.
 
     + leaving: hosts that are about to change
+    + gone: hosts that are about to be no more
     """
     settings, runs = run.settings, fleet.everyone()
-    behind = stands.known(run, runs)
+    behind = tuple(one for one in stands.known(run, runs) if one.name not in gone)
     if not behind and not stands.members(runs):
         outcome.of(run.host.name).note(["no host of the fleet has expose: gateway"])
         yield from install.remove._inner(probe)
