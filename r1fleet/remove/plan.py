@@ -135,7 +135,8 @@ def _stays(
     if count := len(probe.models.manifests):
         where = settings.ollama_models
         if not settings.remove_models:
-            found += [f"{count} models stay in {where} (--data remove_models=yes takes them too)"]
+            how = "--data remove_models=yes takes them too"
+            found += [f"the models in {where} stay, {count} names ({how})"]
     if _has_driver(probe) and not driver:
         version = probe.driver.library or probe.driver.on_disk or "as it is"
         why = "--data remove_driver=yes takes it too"

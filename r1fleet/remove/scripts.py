@@ -109,7 +109,11 @@ for module in nvidia_uvm nvidia_drm nvidia_modeset nvidia_peermem nvidia; do
 done
 purge || exit 1
 rm -f $FILES "$DROPIN/r1fleet.conf" /etc/apt/sources.list.d/r1fleet-*
-rmdir "$DROPIN" 2>/dev/null
+# What dkms leaves of its modules' folders, where nothing else is in them.
+for folder in "$DROPIN" /usr/lib/modules/*/updates/dkms /usr/lib/modules/*/updates \
+  /var/lib/dkms/nvidia /var/lib/dkms; do
+  rmdir "$folder" 2>/dev/null
+done
 systemctl daemon-reload
 """
 

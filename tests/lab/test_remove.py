@@ -124,7 +124,7 @@ def test_dry_tells_what_goes_and_what_stays(host: Host, deployed: Run) -> None:
     steps = "\n".join(row["changes"])
     words = ["closes and removes the gateway", "stops Ollama", "user ollama", "packages aria2"]
     assert [word for word in words if word not in steps] == []
-    assert "stay in /var/lib/ollama/models" in row["notes"][0]
+    assert row["notes"][0].startswith("the models in /var/lib/ollama/models stay, 2 names")
     assert "the driver 580.178.04 stays" in row["notes"][1]
     assert lines(host.snapshot() ^ before) == ""
 
