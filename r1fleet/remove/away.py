@@ -103,9 +103,8 @@ def _plan(host_run: HostRun) -> Commands:
     for line in goes.stays:
         _note(host_run, line)
     yield step("remove", "looks for packages being installed", _at_work(), "run again when it ends")
-    if goes.engine:
-        yield from drain._inner(probe, settings.drain_timeout_s)
-        yield from _services(goes, probe, settings.mirror_dir)
+    yield from drain._inner(probe, settings.drain_timeout_s)
+    yield from _services(goes, probe, settings.mirror_dir)
     yield from _rest(goes)
     yield from _end(host_run, goes)
 
@@ -114,14 +113,15 @@ def _services(goes: Removal, probe: Probe, mirror_dir: str) -> Commands:
     """What runs, in the order in which requests come to it."""
     if goes.gateway:
         yield from gateway.remove._inner(probe)
-    yield step(
-        "remove",
-        "stops Ollama and what looks after it, and takes them away",
-        scripts.ENGINE,
-        "see to ollama.service on the host",
-        change="Ollama removed",
-        timeout_s=300,
-    )
+    if goes.engine:
+        yield step(
+            "remove",
+            "stops Ollama and what looks after it, and takes them away",
+            scripts.ENGINE,
+            "see to ollama.service on the host",
+            change="Ollama removed",
+            timeout_s=300,
+        )
     if goes.mirror:
         values = {"DIR": mirror_dir, "ACCOUNT": MIRROR_USER, "UNIT": planning.MIRROR_UNIT}
         yield step(

@@ -15,6 +15,11 @@ from r1fleet.settings import Settings
 ADOPTED, BROUGHT = (path.rpartition("/")[2] for path in (paths.ADOPTED_DIR, paths.BROUGHT_FILE))
 KEPT = frozenset({ADOPTED, BROUGHT})
 MIRROR_UNIT = "r1fleet-mirror.service"
+_ENGINE = set(paths.MANAGED_FILES) - {
+    *(paths.ENGINE_UNIT, *paths.DRIVER_FILES),
+    *(paths.MIRROR_CONF, paths.MIRROR_UNIT, paths.MIRROR_RESOLVER),
+    *(paths.GATEWAY_CADDYFILE, paths.GATEWAY_TOKENS, paths.GATEWAY_UNIT),
+}
 # Transient units that install packages: they are never cut off.
 AT_WORK = ("r1fleet-tools.service", "r1fleet-driver.service", "r1fleet-mirror-package.service")
 
@@ -23,7 +28,6 @@ AT_WORK = ("r1fleet-tools.service", "r1fleet-driver.service", "r1fleet-mirror-pa
 class Removal:
     """What goes.
 
-    + engine: anything but a driver that stayed the last time
     + user: the service user came with r1fleet
     + tools, driver: packages that came with it; `driver` only where it was asked for
     + unhold: packages that r1fleet holds
@@ -66,7 +70,7 @@ def removal(probe: Probe, settings: Settings) -> Removal:
     came = {kind: _came(probe, kind) for kind in ("user", "tool", "driver")}
     driver = came["driver"] if settings.remove_driver and not _was_there(probe) else ()
     return Removal(
-        engine=_is_installed(probe),
+        engine=bool(probe.engine_versions or _ENGINE & set(probe.files)),
         gateway=bool(probe.gateway.versions) or probe.unit(GATEWAY_UNIT).load != "not-found",
         mirror=paths.MIRROR_CONF in probe.files or probe.unit(MIRROR_UNIT).load != "not-found",
         user=SERVICE_USER in came["user"] and bool(probe.user_groups),
@@ -92,7 +96,7 @@ def refusal(
     if fetching:
         return (
             "mirror",
-            f"{', '.join(fetching)} fetch through it",
+            f"these fetch through it: {', '.join(fetching)}",
             "take it out of the group mirror and run deploy.py for them first, or remove them too",
         )
     if not settings.remove_driver:

@@ -63,6 +63,7 @@ class Host:
         report = f"report={self.folder / 'report.json'}"
         tokens = f"gateway_tokens=file:{self.folder / 'tokens'}"
         data = ("--data", report, "--data", "expose=gateway", "--data", tokens)
+        data += ("--data", "driver_hold=true")
         return [str(BIN / "pyinfra"), str(self.inventory), job, *data, *flags]
 
     def run(self, job: str, *flags: str) -> Run:
@@ -96,7 +97,9 @@ def deployed(host: Host, bare: set[str]) -> Run:
     """The host once it serves, behind its gateway."""
     run = host.run("deploy.py", "-y")
     assert run.code == 0, run.output
-    assert len(host.snapshot() - bare) > 100
+    new = host.snapshot() - bare
+    assert len(new) > 100
+    assert any(one.startswith("hold nvidia") for one in new)
     return run
 
 
@@ -137,6 +140,7 @@ def test_only_what_was_told_stays(host: Host, deployed: Run, bare: set[str]) -> 
     left = after - bare
     assert lines({one for one in left if not DRIVER.search(one) and not MODELS.match(one)}) == ""
     assert any(MODELS.match(one) for one in left)
+    assert [one for one in left if one.startswith("hold")] == []
     assert host.lab.on(
         HOST, "journalctl -t r1fleet -o cat --no-pager | tail -n 1 | grep -c removed"
     )

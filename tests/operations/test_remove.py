@@ -92,7 +92,7 @@ def test_all_of_it_goes_where_that_is_said() -> None:
     probe = serving(
         gateway=Gateway(versions=frozenset({"2.11.9"})),
         units={wanted.UNIT: RUNNING},
-        files={paths.MIRROR_CONF: "0" * 64},
+        files={paths.MIRROR_CONF: "0" * 64, paths.PRELOAD: "0" * 64},
         system=System(held=frozenset({"nvidia-open", "vim"}), record={"held": True}),
     )
     probe.system.record["held_before"] = ["vim"]
@@ -162,6 +162,8 @@ def test_a_driver_that_stayed_can_be_asked_for_later() -> None:
     [
         ({"here": frozenset({"lease.json"})}, "state"),
         ({"engine_versions": frozenset({"1"})}, "Ollama"),
+        ({"files": {paths.PRELOAD: "0" * 64}}, "Ollama"),
+        ({"files": {paths.MIRROR_CONF: "0" * 64}}, "mirror"),
         ({"gateway": Gateway(versions=frozenset({"1"}))}, "gateway"),
     ],
 )
@@ -200,7 +202,7 @@ def test_a_mirror_stays_while_hosts_fetch_through_it() -> None:
     run.mirror = Any
     _, refusal = rehearse(run, away._plan)
     assert refusal
-    assert refusal.startswith("mirror: a, named fetch through it; take it out of")
+    assert refusal.startswith("mirror: these fetch through it: a, named; take it out of")
     for name in ("a", "named"):
         run_of(name, inventory=inventory)
     assert rehearse(run, away._plan)[1] is None
