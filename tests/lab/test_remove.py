@@ -44,7 +44,7 @@ NOISE = re.compile(
 # The driver that stays, with its packages' own files, and its notes.
 DRIVER = re.compile(
     r"nvidia|cuda|dkms|/usr/src/linux-headers|/usr/lib/modules/|linux-headers"
-    r"|/etc/apt/sources.list.d/r1fleet-contrib.sources|/var/lib/r1fleet(/brought)? "
+    r"|/etc/apt/sources.list.d/r1fleet-contrib[.](list|sources)|/var/lib/r1fleet(/brought)? "
 )
 MODELS = re.compile(r"file /var/lib/ollama(/models(/.*)?)? [df] \S+ root:root $")
 
