@@ -10,6 +10,11 @@ unit_cpu_percent = None  # of processor time for the engine; 100 is one core
 unit_tasks_max = None  # processes and threads of the engine
 unit_files_max = None  # files and connections that it may have open at once
 
+# Taking r1fleet away again (docs/remove.md)
+remove = None  # by --data alone: from how many hosts; another number: none
+remove_models = False  # yes: the model directory as well
+remove_driver = False  # yes: the driver's packages that came with r1fleet as well
+
 # An Ollama that is there already (docs/adopt.md)
 adopt = "auto"  # an Ollama that is there: auto: take its place, with its models; or refuse
 

@@ -8,6 +8,7 @@ decides, and the line says so.
 from collections.abc import Generator
 from functools import cache
 from importlib import resources
+from typing import Literal
 
 from pyinfra.api import FunctionCommand, Host, operation
 
@@ -25,30 +26,35 @@ SPARE_S = 60
 LAME_S = 2 * HEALTH_INTERVAL_S + 1
 _HOLD_BACK = f"""
 set -e
-[ ! -e {paths.REFUSING} ] || exit 0
+if [ -e {paths.REFUSING} ]; then
+  [ "$WHOSE" = gateway ] || echo "$WHOSE" >{paths.REFUSING}
+  exit 0
+fi
 install -d -m 755 {paths.STATE_DIR} {paths.DRAINING.rpartition("/")[0]}
 umask 022
 touch {paths.DRAIN_FLAG} {paths.DRAINING}
 sleep {LAME_S}
-touch {paths.REFUSING}
+echo "$WHOSE" >{paths.REFUSING}
 """
 
 
 @operation()
-def drain(probe: Probe, limit_s: int) -> Commands:
+def drain(probe: Probe, limit_s: int, whose: Literal["engine", "gateway"] = "engine") -> Commands:
     """Let a gateway refuse new requests, and wait until the running ones are finished.
 
     The gateway takes requests again when the host is proven (gateway/stage.py).
 
     + probe: the host as it is; nothing is asked where no model is loaded
     + limit_s: at most so long; 0 does not wait
+    + whose: restart it is for; requests that were held back for a gateway's own alone are taken
+      again at once when that is put back
     """
     is_own = not probe.gateway.knows  # a fleet gateway stands before other hosts' engines
     if probe.unit(UNIT).active == "active" and is_own:
         yield step(
             "gateway",
             "holds new requests back",
-            _HOLD_BACK,
+            assign({"WHOSE": whose}) + _HOLD_BACK,
             f"check the rights of {paths.STATE_DIR}",
             # So that the host is looked at again, and takes requests in the end.
             change="requests held back",

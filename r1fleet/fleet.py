@@ -130,7 +130,7 @@ def _begin(whole: State) -> None:
     hosts = [member for member in whole.inventory if whole.is_host_in_limit(member)]
     data = {member.name: member.data.dict() for member in hosts}  # type: ignore[no-untyped-call]
     if lines := passwords.refused(data, whole.config):
-        _stop(lines)
+        stop(lines)
     try:
         settings = locked(read_all(data))
         check_canaries(settings, [member.name for member in whole.inventory])
@@ -145,9 +145,9 @@ def _begin(whole: State) -> None:
             contents.read(place)
         elevate.prepare(data, whole.config)  # last: it may ask a person
     except (SettingsError, BundleError) as error:
-        _stop(error.lines)
+        stop(error.lines)
     except (LockError, LoginError, TokensError, SudoPasswordError) as error:
-        _stop([str(error)])
+        stop([str(error)])
     _leave_in_order()
     settings = {member.name: fleet.settings[member.name] for member in hosts}
     _fleet.runs = {
@@ -230,7 +230,7 @@ def with_mirrors(inventory: Collection[Host], settings: Mapping[str, Settings]) 
     return join({**settings, **beyond}, addresses, members)
 
 
-def _stop(lines: list[str]) -> Any:
+def stop(lines: list[str]) -> Any:
     """End the process at once: other greenlets' exits would print tracebacks."""
     for line in lines:
         logger.error(line)

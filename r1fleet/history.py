@@ -13,7 +13,7 @@ from r1fleet import lease, outcome, paths
 from r1fleet.hostfacts import Probe
 from r1fleet.origin import Origin, origin
 from r1fleet.outcome import Outcome
-from r1fleet.remote import HostFailure, host_task, record_failure, run, warn
+from r1fleet.remote import HostFailure, changed, host_task, record_failure, run, say, warn
 from r1fleet.shell import assign
 
 if TYPE_CHECKING:  # the fleet ends histories when it is interrupted
@@ -131,21 +131,26 @@ class Watch:
 
         return guarded
 
-    def end(self, verdict: Verdict, reason: str | None = None) -> None:
-        """Write the history and give the lease back; only the first time. Never raises."""
+    def end(self, verdict: Verdict, reason: str | None = None, then: str = "") -> bool:
+        """Write the history and give the lease back; only the first time. Never raises.
+
+        + then: what else is to be done under the lease's lock. Returns whether it was.
+        """
         host = self.member.host
         if not lease.drop(host.name):
-            return
+            return False
         values = lease.variables() | {
             "LINE": self._line(verdict, reason),
             "HISTORY": paths.HISTORY_FILE,
         }
         try:
-            done = run(host, assign(values) + lease.LOCKED + _APPEND + lease.GIVE_BACK)
+            script = assign(values) + lease.LOCKED + _APPEND + lease.GIVE_BACK + then
+            done = run(host, script)
         except (HostFailure, AttributeError):  # the connection is gone: the lease runs out
-            return
+            return False
         if done.stderr.strip():
             warn(host, f"history: {done.reason}")
+        return done.ok
 
     def _line(self, verdict: Verdict, reason: str | None) -> str:
         """The line to append, "" when nothing has changed."""
@@ -172,6 +177,15 @@ def close(host: Host) -> None:
     """Note the change and give the host back."""
     went_back = outcome.of(host.name).rolled_back  # as somebody wished
     _watches[host.name].end("rolled back" if went_back else "changed")
+
+
+@host_task
+def close_for_good(host: Host, stage: str, title: str, script: str, fix: str) -> None:
+    """Note the change and give the host back, then run what takes the history itself away."""
+    say(host, stage, title)
+    changed(host, "r1fleet removed")
+    if not _watches[host.name].end("changed", then=script):
+        raise HostFailure(title, "not all of it could be removed", fix)
 
 
 def interrupted() -> None:

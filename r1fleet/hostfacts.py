@@ -259,6 +259,9 @@ class Probe:
     gateway: Gateway = Gateway()
     watch: Watch | None = None  # None: there is none, or it has not looked yet
     existing: tuple[Existing, ...] = ()  # an Ollama that is not r1fleet's, and who has its port
+    here: frozenset[str] = frozenset()  # names in r1fleet's own folder of state
+    brought: tuple[tuple[str, str], ...] = ()  # (kind, name) that came with r1fleet (brought.py)
+    mirror_allows: tuple[str, ...] = ()  # networks that its mirror lets in
     state_is_damaged: bool = False  # state.json is there and no JSON object
 
     @property

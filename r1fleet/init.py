@@ -80,6 +80,7 @@ def files(targets: Iterable[Target], sudo_password: str | None = None) -> dict[s
         "group_data/all.py": render("init-all.py", groups=list(_groups()), chosen=chosen),
         "deploy.py": render("init-deploy.py"),
         "rollback.py": render("init-rollback.py"),
+        "remove.py": render("init-remove.py"),
         "config.py": render("init-config.py"),
     }
 

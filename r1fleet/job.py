@@ -1,4 +1,4 @@
-"""The main job and the way back, for a deploy.py and a rollback.py.
+"""The main job, the way back and the way out, for deploy.py, rollback.py and remove.py.
 
 The hosts are asked first: what plans for them is imported while they answer (fleet.py).
 """
@@ -41,3 +41,14 @@ def back() -> None:
             from r1fleet.gateway import balance  # noqa: PLC0415
 
             balance.settle(name=f"Fleet gateways after {turn}", run=run)
+
+
+def remove() -> None:
+    """The host whose remove.py this is, without r1fleet (docs/remove.md)."""
+    run = fleet.observe()
+    from r1fleet.remove import away  # noqa: PLC0415
+
+    if run.balancers:
+        away.farewell(name="Fleet gateways", host_run=run)
+
+    away.take_away(name="Remove r1fleet", host_run=run)

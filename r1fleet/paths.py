@@ -11,6 +11,8 @@ HISTORY_FILE = f"{STATE_DIR}/history.jsonl"
 DRIVER_RECORD = f"{STATE_DIR}/driver.json"
 PULL_DIR = f"{STATE_DIR}/pull"
 BUNDLE_DIR = f"{STATE_DIR}/bundle"  # what was sent from a bundle, until it is installed
+BROUGHT_FILE = f"{STATE_DIR}/brought"  # packages and users that are ours (r1fleet/brought.py)
+ADOPTED_DIR = f"{STATE_DIR}/adopted"  # files of an Ollama that was there, by their own paths
 SERVED_DIR = f"{STATE_DIR}/served"  # what was proven last and before, root's alone
 ADOPTED_DIR = f"{STATE_DIR}/adopted"  # files of an Ollama that was there, by their own paths
 
@@ -31,6 +33,7 @@ GATEWAY_TOKENS = f"{GATEWAY_DIR}/tokens"
 GATEWAY_POOLS = f"{GATEWAY_DIR}/pools"  # an empty file, named by the pool that the host serves
 GATEWAY_SLOTS = f"{GATEWAY_DIR}/slots"  # of a fleet gateway: the pools that it answers from
 GATEWAY_KNOWS = f"{GATEWAY_DIR}/fleet.json"  # and what it was told of the hosts
+GATEWAY_BEFORE = f"{GATEWAY_DIR}/before"  # what ran, while a restart is on its way
 GATEWAY_UNIT = "/etc/systemd/system/r1fleet-gateway.service"
 WATCH = f"{LIB}/watch"
 WATCH_CONF = f"{ETC}/watch.conf"
@@ -40,6 +43,7 @@ WATCH_DIR = f"{STATE_DIR}/watch"  # what the watch remembers from look to look
 MODPROBE_CONF = "/etc/modprobe.d/r1fleet-nvidia.conf"
 PERSISTENCED_DROPIN = "/etc/systemd/system/nvidia-persistenced.service.d"
 MODULES_LOAD_CONF = "/etc/modules-load.d/r1fleet-nvidia.conf"
+DRIVER_FILES = (MODPROBE_CONF, MODULES_LOAD_CONF)  # they go with the driver, not before it
 
 # There from before a change of what the engine reads until its restart; gone after a boot.
 RESTART_MARK = "/run/r1fleet/restart"

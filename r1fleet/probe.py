@@ -113,6 +113,11 @@ def _read(sections: dict[str, list[str]]) -> Probe:
         gateway=_gateway(sections["gateway"]),
         watch=_watch(sections["engine"]),
         existing=adopt.read(sections["holders"]),
+        here=_folders(sections["engine"], "here"),
+        brought=tuple(_brought(sections["engine"])),
+        mirror_allows=tuple(
+            line.split()[1].rstrip(";") for line in sections["engine"] if _ALLOWS.fullmatch(line)
+        ),
         state_is_damaged=_is_damaged("\n".join(sections["state"])),
     )
 
@@ -239,6 +244,15 @@ def _watch(lines: list[str]) -> Watch | None:
         if facts
         else None
     )
+
+
+_ALLOWS = re.compile(r"allows [0-9a-fA-F:./]+;")
+_BROUGHT = re.compile(r"brought (user|tool|driver) ([a-z0-9][a-z0-9+._-]*)")
+
+
+def _brought(lines: list[str]) -> Iterable[tuple[str, str]]:
+    found = (_BROUGHT.fullmatch(line) for line in lines)
+    return dict.fromkeys((match[1], match[2]) for match in found if match)
 
 
 def _dropins(lines: list[str]) -> tuple[str, ...]:

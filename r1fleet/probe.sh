@@ -74,6 +74,11 @@ gateway() {
     -p Id,LoadState,ActiveState,SubState,Result,InvocationID,UnitFileState,NeedDaemonReload
   section engine; [ -e /run/r1fleet/restart ] && echo "restart pending"
   [ -e /var/lib/r1fleet/bundle ] && echo "bundle sent"
+  echo "here" /var/lib/r1fleet/*
+  [ -e /var/lib/r1fleet/brought ] && while read -r kind name; do
+    echo "brought $kind $name"; done </var/lib/r1fleet/brought
+  [ -e /etc/r1fleet/mirror.conf ] && while read -r word network _; do
+    [ "$word" != allow ] || echo "allows $network"; done </etc/r1fleet/mirror.conf
   [ -e /run/r1fleet/mirror-restart ] && echo "mirror restart pending"
   readlink /opt/ollama/current; echo "versions" /opt/ollama/*/
   echo "served" /var/lib/r1fleet/served/*/

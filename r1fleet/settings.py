@@ -25,6 +25,7 @@ from r1fleet.settings_engine import Context, Line, Natural
 from r1fleet.settings_fleet_gateway import FleetGatewaySettings
 from r1fleet.settings_gateway import GatewaySettings
 from r1fleet.settings_model import ModelSettings
+from r1fleet.settings_remove import RemoveSettings
 from r1fleet.settings_rollout import RolloutSettings, disagreements
 from r1fleet.settings_sudo import SudoSettings
 from r1fleet.settings_text import belongs_to_pyinfra, error_lines, group_data, merged
@@ -53,6 +54,7 @@ class Settings(
     GatewaySettings,
     BundleSettings,
     AdoptSettings,
+    RemoveSettings,
     UnitSettings,
     SudoSettings,
 ):
@@ -75,6 +77,7 @@ class Settings(
         "pool_mixed": "A fleet gateway, on hosts of the group gateway (docs/fleet-gateway.md)",
         "serve": "A cache on the LAN, where the inventory has a group mirror (docs/mirror.md)",
         "bundle": "Without internet (docs/bundle.md)",
+        "remove": "Taking r1fleet away again (docs/remove.md)",
         "model": "The model and its size",
         "registry_url": "Where models come from",
         "smoke_prompt": "The proof",

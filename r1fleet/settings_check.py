@@ -73,6 +73,11 @@ def _inside(value: str, trees: tuple[str, ...]) -> bool:
     return any(value == tree or value.startswith(f"{tree}/") for tree in trees)
 
 
+def yes(value: object) -> object:
+    """pyinfra hands `--data steal=yes` on as text."""
+    return {"yes": True, "no": False}.get(value, value) if isinstance(value, str) else value
+
+
 def url(value: str) -> str:
     """An http or https URL without query; a slash at its end is taken off."""
     if not _URL.fullmatch(value):

@@ -35,11 +35,6 @@ def _batch(value: object) -> object:
     raise Bad("is neither a number of hosts nor a share of them", 'give it as 2 or "25%"')
 
 
-def _yes(value: object) -> object:
-    """pyinfra hands `--data steal=yes` on as text."""
-    return {"yes": True, "no": False}.get(value, value) if isinstance(value, str) else value
-
-
 def _maintenance(value: dict[str, str]) -> dict[str, str]:
     if not value:
         return value
@@ -78,7 +73,7 @@ class RolloutSettings(DriverSettings):
     maintenance: Annotated[dict[str, str], AfterValidator(_maintenance)] = Field(
         default={}, description='left alone: {"until": "2026-12-01T06:00", "reason": "new PSU"}'
     )
-    steal: Annotated[bool, BeforeValidator(_yes)] = Field(
+    steal: Annotated[bool, BeforeValidator(check.yes)] = Field(
         default=False, description="take hosts over that another operator holds"
     )
 

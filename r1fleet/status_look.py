@@ -31,6 +31,7 @@ def row(fleet: "Fleet", host: "Host", answer: "Answer[Probe]", now: datetime) ->
     from r1fleet import decide, lease, outcome, rollout, status_data  # noqa: PLC0415
     from r1fleet.drift import find  # noqa: PLC0415
     from r1fleet.fleet import HostRun  # noqa: PLC0415
+    from r1fleet.remove import strays  # noqa: PLC0415
 
     probe, settings = answer.value, fleet.settings[host.name]
     left = settings.in_maintenance(now)
@@ -49,7 +50,11 @@ def row(fleet: "Fleet", host: "Host", answer: "Answer[Probe]", now: datetime) ->
     except Exception as error:  # a strange host is no reason to show nothing of the others
         reason = f"its state cannot be judged: {type(error).__name__}: {error}"
         return status_data.silent_row(host.name, "failed", reason)
-    warnings = outcome.of(host.name).warnings
+    members = fleet.state.inventory
+    addresses = {str(member.data.get("ssh_hostname") or member.name) for member in members}
+    names = {member.name for member in members}
+    strange = strays.warnings(probe, settings, names, addresses)
+    warnings = [*outcome.of(host.name).warnings, *strange]
     made = status_data.row(
         host.name,
         settings,

@@ -7,6 +7,7 @@ from importlib import resources
 from pyinfra.api import FunctionCommand, operation
 
 from r1fleet import paths
+from r1fleet.brought import noting
 from r1fleet.bundle import needs, send
 from r1fleet.bundle import packages as from_bundle
 from r1fleet.driver import strangers
@@ -36,7 +37,7 @@ MODULES = ManagedFile(
     "nvidia\nnvidia_uvm\n",
 )
 
-_INITRAMFS = """
+INITRAMFS = """
 if command -v update-initramfs >/dev/null; then update-initramfs -u -k all
 elif command -v dracut >/dev/null; then dracut -f --regenerate-all
 fi
@@ -204,7 +205,7 @@ def _initramfs() -> FunctionCommand:
     return step(
         "driver",
         "rebuilds the initramfs",
-        _INITRAMFS,
+        INITRAMFS,
         "run update-initramfs -u -k all (or dracut -f --regenerate-all) on the host",
         timeout_s=900,
     )
@@ -244,7 +245,14 @@ def _record(probe: Probe, settings: Settings) -> FunctionCommand:
     before = {name: version for name, version in probe.packages.items() if is_part(name)}
     if settings.driver_rollback:
         before = probe.system.record.get("before", {})
-    record = {"version": 1, "before": before, "held": settings.driver_hold}
+    known = probe.system.record
+    others = known.get("held_before", []) if known else sorted(probe.system.held)
+    record = {
+        "version": 1,
+        "before": before,
+        "held": settings.driver_hold,
+        "held_before": others,  # by somebody else, before the first of our holds
+    }
     content = json.dumps(record) + "\n"
     return step(
         "driver",
@@ -263,4 +271,4 @@ def _script(plan: DriverPlan, settings: Settings) -> str:
     lines = [assign({"now": command}) + command for command in plan.commands]
     if settings.bundle and not only_holds(plan):
         lines = [from_bundle.ALSO_FROM_BUNDLE, *lines, from_bundle.DONE]
-    return "\n".join([begin, *lines, ""])
+    return noting("driver", "\n".join([begin, *lines, ""]))

@@ -6,6 +6,7 @@ from importlib import resources
 from pyinfra.api import FunctionCommand, operation
 
 from r1fleet import paths
+from r1fleet.brought import note, noting
 from r1fleet.bundle import packages as from_bundle
 from r1fleet.bundle import send
 from r1fleet.drain import drain
@@ -22,9 +23,11 @@ SERVICE_USER = "ollama"
 LOOK = "journalctl -u ollama on the host tells more"
 TOOLS = {"aria2c": "aria2", "zstd": "zstd", "curl": "curl", "tar": "tar"}
 
-# In one go: what a killed run left out, no later one would notice.
+# In one go: what a killed run left out, no later one would notice. A home that remove.py left, with
+# the models in it, is root's.
 _ADD_USER = f"""
 set -e
+{note(f"user {SERVICE_USER}")}
 getent group {SERVICE_USER} >/dev/null || groupadd --system {SERVICE_USER}
 groups=
 for group in render video; do
@@ -32,6 +35,8 @@ for group in render video; do
 done
 useradd --system --gid {SERVICE_USER} --groups "${{groups#,}}" --create-home \
   --home-dir {paths.ENGINE_HOME} --skel /nonexistent --shell /usr/sbin/nologin {SERVICE_USER}
+[ "$(stat -c %U {paths.ENGINE_HOME})" != root ] ||
+  chown -h {SERVICE_USER}:{SERVICE_USER} {paths.ENGINE_HOME}
 """
 
 # Its parents may be the service user's: a link that this one has planted must not have root give it
@@ -47,6 +52,11 @@ while [ "$part" != / ]; do
 done
 real=$(readlink -m "$DIR")
 [ -d "$real" ] || install -d -m 755 "$real" || exit 1
+# What remove.py left there is root's.
+for part in blobs manifests; do
+  [ -d "$real/$part" ] && [ "$(stat -c %u "$real/$part")" = 0 ] || continue
+  chown -hR "$USER:$USER" "$real/$part" || exit 1
+done
 chown -h "$USER:$USER" "$real" && chmod 755 "$real"
 """
 
@@ -114,7 +124,7 @@ def tools(
         "tools",
         f"installs {', '.join(missing)}",
         "r1fleet-tools",
-        begin + _INSTALL_TOOLS + "  " + " ".join(missing) + end,
+        noting("tool", begin + _INSTALL_TOOLS + "  " + " ".join(missing) + end),
         "run again" if bundle else "check the host's apt sources, then run again",
         change=f"packages {', '.join(missing)}",
     )

@@ -26,13 +26,16 @@ put() { echo "$2" >"$DIR/.new" && chmod 644 "$DIR/.new" && mv -f "$DIR/.new" "$D
 """
 
 
-def stage(run: HostRun, probe: Probe, leaving: Collection[str] = ()) -> Commands:
+def stage(
+    run: HostRun, probe: Probe, leaving: Collection[str] = (), gone: Collection[str] = ()
+) -> Commands:
     """Make the host a fleet gateway for the hosts as they are and are about to be.
 
     + leaving: hosts that are about to change
+    + gone: hosts that are about to be no more
     """
     settings, runs = run.settings, fleet.everyone()
-    behind = stands.known(run, runs)
+    behind = tuple(one for one in stands.known(run, runs) if one.name not in gone)
     if not behind and not stands.members(runs):
         outcome.of(run.host.name).note(["no host of the fleet has expose: gateway"])
         yield from install.remove._inner(probe)
@@ -42,13 +45,14 @@ def stage(run: HostRun, probe: Probe, leaving: Collection[str] = ()) -> Commands
     routes = pool.routes(behind, mixed=settings.pool_mixed, leaving=leaving)
     if not routes:  # the hosts are bare: it is made when they serve
         return
+    outcome.of(run.host.name).note(wanted.unserved(settings, routes))
     if settings.bundle:
         bundle = contents.read(settings.bundle)
         if lines := list(needs.lacking_gateway(bundle, settings, probe, balances=True)):
             yield fail("bundle", f"it lacks {', '.join(lines)}", needs.FIX)
     yield from engine.tools._inner(probe, settings.proxies, settings.bundle, TOOLS)
     want = wanted.gateway(settings, settings.gateway_store, run.address, probe.arch, behind, routes)
-    yield from install.install._inner(probe, want, settings.proxies)
+    yield from install.install._inner(probe, want, settings.proxies, settings.drain_timeout_s)
     knows = wanted.knows(behind, routes)
     if probe.gateway.knows != knows:
         yield _tell(routes, knows)

@@ -50,6 +50,13 @@ class Exposure:
         return f"{'http' if self.tls == 'off' else 'https'}://{_in_url(self)}:{self.gateway_port}"
 
     @property
+    def opened(self) -> str | None:
+        """What others should reach."""
+        if self.policy == "open":
+            return self.engine_url
+        return self.gateway_url if self.gateway_port else None
+
+    @property
     def engine_url(self) -> str:
         return f"http://{_in_url(self)}:{self.engine_port}"
 
@@ -93,6 +100,13 @@ def is_proven(state: Mapping[str, Any], now: str) -> bool:
     return isinstance(entry, dict) and entry.get("stamp") == now
 
 
+@dataclass
+class Tried:
+    """Whether anybody reached what the policy opens: this machine, or another host."""
+
+    reached: bool = False
+
+
 @operation()
 def check(host_run: HostRun, probe: Probe, state: Mapping[str, Any]) -> Commands:
     """Fail a host that others reach against its policy, or whose gateway does not do its work.
@@ -109,30 +123,42 @@ def check(host_run: HostRun, probe: Probe, state: Mapping[str, Any]) -> Commands
         notes = outcome.of(host_run.host.name).notes
         notes += [why] if why not in notes else []
         return
-    now = stamp(want, probe)
-    if is_proven(state, now):
+    now, tried = stamp(want, probe), Tried()
+    proven = is_proven(state, now)
+    if proven and state["exposure"].get("reached", True):
         return
-    yield try_it(
-        "verify", f"connects to {want.address}, from here and from another host", want, host_run
-    )
-    entry = {"stamp": now, "at": datetime.now(UTC).isoformat(timespec="seconds")}
-    if not host_run.rehearsing:
+    if proven and (host_run.rehearsing or not host_run.host.state.is_executing):
+        outcome.of(host_run.host.name).note([f"{want.opened} was reached from nowhere so far"])
+        return
+    title = f"connects to {want.address}, from here and from another host"
+    yield try_it("verify", title, want, host_run, tried)
+    is_news = tried.reached or not proven
+    entry = {
+        "stamp": now,
+        "at": datetime.now(UTC).isoformat(timespec="seconds"),
+        # One that nobody has reached is tried again by each run.
+        "reached": tried.reached or want.opened is None,
+    }
+    if is_news and not host_run.rehearsing:
         yield from write_state._inner({**state, "exposure": entry}, state)
 
 
 @host_task
-def try_it(host: Host, stage: str, title: str, want: Exposure, host_run: HostRun) -> None:
+def try_it(
+    host: Host, stage: str, title: str, want: Exposure, host_run: HostRun, tried: Tried
+) -> None:
     """Knock at engine and gateway; every place must see what the policy says."""
     say(host, stage, title)
-    told = [_from_here(host, want, host_run), *_from_another(host, want)]
+    told = [_from_here(host, want, host_run, tried), *_from_another(host, want, tried)]
     say(host, stage, f"{want.policy}: {'; '.join(told)}")
 
 
-def _from_here(host: Host, want: Exposure, host_run: HostRun) -> str:
+def _from_here(host: Host, want: Exposure, host_run: HostRun, tried: Tried) -> str:
     reached = want.engine_port != want.gateway_port and knock.answers(
         want.address, want.engine_port
     )
     _judge_engine(host, want, reached, "this machine")
+    tried.reached |= reached and want.policy == "open"
     if want.gateway_port is None:
         return f"the engine {'answers' if reached else 'does not answer'} this machine"
     token = host_run.settings.gateway_store.for_host(host.name).secret
@@ -142,6 +168,7 @@ def _from_here(host: Host, want: Exposure, host_run: HostRun) -> str:
         if want.tls == "internal":
             raise HostFailure("gateway", f"its certificate is not its CA's: {error}", FIX) from None
         warn(host, f"the gateway's certificate is not trusted by this machine: {error}")
+        tried.reached = True
         return "the gateway answers this machine"
     except OSError as error:
         warn(host, f"{want.gateway_url} is not reached from this machine: {error}")
@@ -151,10 +178,11 @@ def _from_here(host: Host, want: Exposure, host_run: HostRun) -> str:
             f"it answers {said[0]} without a token and {said[1]} with one, in place of 401 and 200"
         )
         raise HostFailure("gateway", why, "journalctl -u r1fleet-gateway on the host tells more")
+    tried.reached = True
     return "this machine reaches it by token alone"
 
 
-def _from_another(host: Host, want: Exposure) -> list[str]:
+def _from_another(host: Host, want: Exposure, tried: Tried) -> list[str]:
     """The same from the first other host of this run that can tell."""
     for name, other in fleet.everyone().items():
         if name == host.name or not _can_knock(other):
@@ -175,6 +203,7 @@ def _from_another(host: Host, want: Exposure) -> list[str]:
         if want.gateway_port and gateway not in ("000", "401"):
             why = f"it answers {name} with {gateway} without a token, in place of 401"
             raise HostFailure("gateway", why, FIX)
+        tried.reached |= (engine if want.policy == "open" else gateway) != "000"
         if want.gateway_port and gateway == "000":
             warn(host, f"{want.gateway_url} is not reached from {name}")
         return [f"{name} likewise"]

@@ -62,6 +62,18 @@ def caddyfile(
     )
 
 
+def unserved(settings: Settings, routes: Sequence[Route]) -> list[str]:
+    """Warnings about sizes that the settings name and no host has."""
+    names = [route.name for route in routes]
+    wished = settings.pool_default
+    found = []
+    if wished and wished not in names:
+        found += [f"pool_default: no host has {wished}, so {names[0]} answers without a prefix"]
+    for size in sorted(set(settings.pool_names) - set(names)):
+        found += [f"pool_names: no host has {size}, so {settings.pool_names[size]} is not served"]
+    return found
+
+
 def secrets(store: Store, stands: Sequence[Stand]) -> str:
     """The file beside it: the clients' tokens, one for each host, and that of the health checks.
 

@@ -8,6 +8,7 @@ from pyinfra.api import FunctionCommand, operation
 
 from r1fleet import paths
 from r1fleet.bundle import send
+from r1fleet.drain import drain
 from r1fleet.gateway.wanted import HOME, UNIT, USER, Archive, GatewayWanted
 from r1fleet.hostfacts import Probe
 from r1fleet.longstep import long_step
@@ -16,6 +17,9 @@ from r1fleet.remote import step
 from r1fleet.shell import assign, export, write_file
 
 Commands = Generator[FunctionCommand, None, None]
+
+ANSWER_S = 20  # a restarted gateway answers within this, or what ran before is put back
+RESTART_LIMIT_S = 420  # two stops, which wait a minute for running answers, and two starts
 
 _ACCOUNT = f"""
 set -e
@@ -27,16 +31,6 @@ install -d -o root -g {USER} -m 750 {paths.GATEWAY_DIR}
 rm -rf {paths.GATEWAY_DIR}/next
 """
 
-_SWITCH = """
-set -e
-ln -sfn "$KEY" "$ROOT/.current"
-mv -T "$ROOT/.current" "$ROOT/current"
-"""
-
-_MARK_RESTART = f"""
-install -d -m 755 {paths.GATEWAY_MARK.rpartition("/")[0]} && echo restart >{paths.GATEWAY_MARK}
-"""
-
 _START = f"""
 why() {{ echo "$1" >&2; exit 1; }}
 last() {{ journalctl --sync; journalctl -q -n 30 --no-pager -o cat --since -1min -u {UNIT} |
@@ -44,7 +38,7 @@ last() {{ journalctl --sync; journalctl -q -n 30 --no-pager -o cat --since -1min
 systemctl daemon-reload
 systemctl enable -q {UNIT}
 systemctl "$VERB" {UNIT} || why "$(last)"
-rm -f {paths.GATEWAY_MARK}
+rm -rf {paths.GATEWAY_MARK} {paths.GATEWAY_BEFORE}
 """
 
 _REMOVE = f"""
@@ -88,57 +82,38 @@ def fetch(probe: Probe, archive: Archive, proxies: Mapping[str, str]) -> Command
 
 
 @operation()
-def install(probe: Probe, wanted: GatewayWanted, proxies: Mapping[str, str]) -> Commands:
+def install(
+    probe: Probe, wanted: GatewayWanted, proxies: Mapping[str, str], drain_timeout_s: int
+) -> Commands:
     """Caddy and its files; a gateway that runs reads them at once. One that does not run is left
     alone: `start` opens it.
 
     + probe: the host as it is
     + wanted: from `wanted.gateway`
     + proxies: variables such as https_proxy for the download
+    + drain_timeout_s: before a restart, how long to wait for requests that the engine answers
     """
-    archive, there = wanted.archive, probe.gateway
+    archive, there, unit = wanted.archive, probe.gateway, probe.unit(UNIT)
     yield from fetch._inner(probe, archive, proxies)
     differing = [file for file in wanted.files if file.differs(probe.files)]
     other_unit = wanted.unit.differs(probe.files)
     switch = there.current != archive.key
-    running = probe.unit(UNIT).active == "active"
     if differing or other_unit or switch:
         # Also where all of it is there: what an earlier run sent in vain must not come along.
         yield step("gateway", "prepares its account and folders", _ACCOUNT, "see useradd(8)")
-    if switch or other_unit:
-        yield step("gateway", "notes a restart", _MARK_RESTART, "check /run", quiet=True)
-    if switch:
-        yield step(
-            "gateway",
-            f"switches to Caddy {archive.version}",
-            assign({"ROOT": paths.GATEWAY_ROOT, "KEY": archive.key}) + _SWITCH,
-            f"check {paths.GATEWAY_ROOT}",
-            change=f"Caddy {archive.version}",
-        )
-    for file in differing:
-        yield _send(file)
-    if differing:
-        values = {
-            "DIR": paths.GATEWAY_DIR,
-            "CADDY": f"{paths.GATEWAY_ROOT}/current/caddy",
-            "ACCOUNT": USER,
-            "HOME_DIR": HOME,
-            "MARK": paths.GATEWAY_MARK,
-            "VERB": "reload",
-        }
-        yield step(
-            "gateway",
-            "validates its files",
-            assign(values) + _script("apply.sh"),
-            "see gateway_certificate, gateway_key, gateway_listen and gateway_name; the gateway"
-            " keeps the files that it had",
-            quiet=True,
-        )
+        for file in differing:
+            yield _send(file)
+        yield _apply(wanted, "restart" if other_unit or switch else "reload", switch)
     if other_unit:
         yield from write("gateway", [wanted.unit])
-    if running and (differing or other_unit or switch or there.pending):
-        again = other_unit or switch or there.pending == "restart"
-        yield _begin("restart" if again else "reload")
+    if unit.active != "active":
+        return
+    if other_unit or switch or there.pending == "restart" or unit.needs_reload:
+        if not there.knows:
+            yield from drain._inner(probe, drain_timeout_s, whose="gateway")
+        yield _restart(wanted, cuts=bool(there.knows))
+    elif differing or there.pending:
+        yield _begin("reload")
 
 
 @operation()
@@ -148,8 +123,8 @@ def start(probe: Probe) -> Commands:
     + probe: the host as it is
     """
     unit = probe.unit(UNIT)
-    if unit.active != "active" or not unit.enabled or unit.needs_reload:
-        yield _begin("start" if unit.active != "active" else "restart")
+    if unit.active != "active" or not unit.enabled:
+        yield _begin("start")
 
 
 @operation()
@@ -182,14 +157,66 @@ def _send(file: ManagedFile) -> FunctionCommand:
     )
 
 
+def _apply(wanted: GatewayWanted, verb: str, switch: bool) -> FunctionCommand:
+    """A step that makes what was sent live, if the Caddy that is to run takes it."""
+    values = {
+        "DIR": paths.GATEWAY_DIR,
+        "ROOT": paths.GATEWAY_ROOT,
+        "KEY": wanted.archive.key,
+        "UNIT": UNIT,
+        "UNIT_FILE": paths.GATEWAY_UNIT,
+        "BEFORE": paths.GATEWAY_BEFORE,
+        "ACCOUNT": USER,
+        "HOME_DIR": HOME,
+        "MARK": paths.GATEWAY_MARK,
+        "VERB": verb,
+    }
+    version = wanted.archive.version
+    return step(
+        "gateway",
+        f"validates its files and switches to Caddy {version}" if switch else "validates its files",
+        assign(values) + _script("apply.sh"),
+        "see gateway_version, gateway_certificate, gateway_key, gateway_listen and gateway_name;"
+        " the gateway keeps what it had",
+        change=f"Caddy {version}" if switch else None,
+        quiet=not switch,
+    )
+
+
+def _restart(wanted: GatewayWanted, *, cuts: bool) -> FunctionCommand:
+    """A step that restarts it, and goes back to what ran before when the new one does not answer.
+
+    + cuts: it stands before other hosts' engines: what goes through it now cannot be waited for
+    """
+    values = {
+        "DIR": paths.GATEWAY_DIR,
+        "ROOT": paths.GATEWAY_ROOT,
+        "KEY": wanted.archive.key,
+        "UNIT": UNIT,
+        "UNIT_FILE": paths.GATEWAY_UNIT,
+        "BEFORE": paths.GATEWAY_BEFORE,
+        "MARK": paths.GATEWAY_MARK,
+        "MARKS": f"{paths.REFUSING} {paths.DRAINING} {paths.DRAIN_FLAG}",
+        "ANSWER_S": str(ANSWER_S),
+    }
+    return step(
+        "gateway",
+        "restarts the gateway" + (": connections through it are cut" if cuts else ""),
+        assign(values) + _script("restart.sh"),
+        f"journalctl -u {UNIT} on the host tells more",
+        change="gateway restarted",
+        timeout_s=RESTART_LIMIT_S,
+    )
+
+
 def _begin(verb: str) -> FunctionCommand:
-    told = {"start": "opens", "restart": "restarts", "reload": "reloads"}[verb]
+    told = {"start": "opens", "reload": "reloads"}[verb]
     return step(
         "gateway",
         f"{told} the gateway",
         assign({"VERB": verb}) + _START,
         f"journalctl -u {UNIT} on the host tells more",
-        change=f"gateway {'opened' if verb == 'start' else f'{verb}ed'}",
+        change=f"gateway {'opened' if verb == 'start' else 'reloaded'}",
         timeout_s=180,
     )
 

@@ -30,7 +30,7 @@ def prepare(run: HostRun, probe: Probe) -> Commands:
             yield from install.remove._inner(probe)
         return
     want = wanted.gateway(settings, settings.gateway_store, run.host.name, run.address, probe.arch)
-    yield from install.install._inner(probe, want, settings.proxies)
+    yield from install.install._inner(probe, want, settings.proxies, settings.drain_timeout_s)
 
 
 def step_out(run: HostRun, probe: Probe, digest: str, context: int) -> Commands:

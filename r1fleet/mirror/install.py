@@ -5,6 +5,7 @@ from collections.abc import Generator
 from pyinfra.api import FunctionCommand, operation
 
 from r1fleet import paths
+from r1fleet.brought import noting
 from r1fleet.hostfacts import Probe
 from r1fleet.longstep import long_step
 from r1fleet.managed import write
@@ -73,7 +74,7 @@ def install(probe: Probe, wanted: MirrorWanted) -> Commands:
             "mirror",
             "installs nginx",
             "r1fleet-mirror-package",
-            _PACKAGE,
+            noting("tool", _PACKAGE),
             "check the host's apt sources, then run again",
             change="package nginx",
         )

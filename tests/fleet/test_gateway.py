@@ -294,3 +294,24 @@ def busy(lab: Lab, host: str) -> int:
         " while read -r port; do curl -s --noproxy '*' -m 5 127.0.0.1:$port/slots; done"
     )
     return len(re.findall(r'"is_processing": *true', lab.on(host, script, ok=False)))
+
+
+def test_a_host_is_taken_away_without_a_failed_request(shared: Shared) -> None:
+    """The gateway is told first and stays, as the other hosts do; then the host is drained."""
+    host = sorted(shared.lab.hosts)[-1]
+    limits = ("--limit", host, "--limit", GATEWAY)
+    with Crowd(shared.door, "a host taken away") as crowd:
+        crowd.wait_for(10)
+        process = shared.lab.start_deploy(
+            "-y", *shared.flags, *limits, "--data", "remove=1", job="remove.py"
+        )
+        said, _ = process.communicate(timeout=600)
+        crowd.wait_for(10)
+    assert process.returncode == 0, said
+    assert crowd.failed == []
+    order = ["answers from the pools", "holds new requests back", "stops Ollama"]
+    assert [said.index(words) for words in order] == sorted(said.index(words) for words in order)
+    known = json.loads(shared.lab.on(GATEWAY, "cat /etc/r1fleet/gateway/fleet.json"))["hosts"]
+    assert sorted(one["name"] for one in known) == sorted({*shared.lab.hosts} - {host})
+    again = shared.deploy()
+    assert again.code == 0, again.output

@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import json
 import subprocess
 import tarfile
 import threading
@@ -57,18 +58,16 @@ def as_wanted(want: wanted.GatewayWanted, **changes: Any) -> Probe:
 
 
 def titles(probe: Probe, want: wanted.GatewayWanted) -> list[str]:
-    return [title(command) for command in install.install._inner(probe, want, {})]
+    return [title(command) for command in install.install._inner(probe, want, {}, 60)]
 
 
 def test_a_bare_host_is_made_ready_and_not_opened(want: wanted.GatewayWanted) -> None:
     assert titles(bare("T4"), want) == [
         "gateway: downloads and checks Caddy 2.11.9",
         "gateway: prepares its account and folders",
-        "gateway: notes a restart",
-        "gateway: switches to Caddy 2.11.9",
         "gateway: writes /etc/r1fleet/gateway/Caddyfile",
         "gateway: writes /etc/r1fleet/gateway/tokens",
-        "gateway: validates its files",
+        "gateway: validates its files and switches to Caddy 2.11.9",
         "gateway: writes /etc/systemd/system/r1fleet-gateway.service",
     ]
 
@@ -89,18 +88,43 @@ def test_other_tokens_mean_a_reload_and_another_unit_a_restart(want: wanted.Gate
     ]
     probe = as_wanted(want)
     probe.files[want.unit.path] = "0" * 64
-    assert titles(probe, want)[-1] == "gateway: restarts the gateway"
+    assert titles(probe, want) == [
+        "gateway: prepares its account and folders",
+        "gateway: validates its files",
+        "gateway: writes /etc/systemd/system/r1fleet-gateway.service",
+        "gateway: holds new requests back",
+        "gateway: restarts the gateway",
+    ]
+
+
+def test_a_restart_waits_for_requests_and_that_of_a_fleet_gateway_says_what_it_cuts(
+    want: wanted.GatewayWanted,
+) -> None:
+    loaded = LoadedModel("deepseek-r1:14b", DIGEST, 1, 1, 32768)
+    probe = as_wanted(want, loaded=(loaded,))
+    other = replace(probe, gateway=replace(probe.gateway, current="2.10.0"))
+    assert titles(other, want)[1:] == [
+        "gateway: validates its files and switches to Caddy 2.11.9",
+        "gateway: holds new requests back",
+        "engine: waits for running requests",
+        "gateway: restarts the gateway",
+    ]
+    fleet_gateway = replace(other, gateway=replace(other.gateway, knows="{}"))
+    assert titles(fleet_gateway, want)[2:] == [
+        "gateway: restarts the gateway: connections through it are cut"
+    ]
 
 
 @pytest.mark.parametrize("verb", ["reload", "restart"])
 def test_a_run_that_was_cut_off_is_made_good(want: wanted.GatewayWanted, verb: str) -> None:
     probe = as_wanted(want)
     probe = replace(probe, gateway=replace(probe.gateway, pending=verb))
-    assert titles(probe, want) == [f"gateway: {verb}s the gateway"]
+    assert titles(probe, want)[-1] == f"gateway: {verb}s the gateway"
+    assert ("gateway: holds new requests back" in titles(probe, want)) is (verb == "restart")
 
 
 def test_no_secret_is_in_any_command(want: wanted.GatewayWanted) -> None:
-    commands = list(install.install._inner(bare("T4"), want, {}))
+    commands = list(install.install._inner(bare("T4"), want, {}, 60))
     scripts = [str(arg) for command in commands for arg in command.args]
     assert sum(SECRET in str(command.kwargs.get("stdin")) for command in commands) == 1
     assert not [script for script in scripts if "r1f_a" in script]
@@ -165,14 +189,18 @@ def test_requests_are_held_back_before_they_are_waited_for() -> None:
 
 def test_the_health_check_fails_before_requests_are_refused(tmp_path: Path) -> None:
     host = FakeHost(tmp_path, "h")
-    host.tool("sleep", '#!/bin/sh\necho "$1" >"$ROOT/slept"; ls "$ROOT/marks" >"$ROOT/seen"\n')
-    script = drain._HOLD_BACK.replace("/run/r1fleet", str(tmp_path / "marks"))
-    for _ in range(2):  # a second time it waits for nobody
-        ok, _said = host.run_shell_command(script, False, False, _timeout=30)
+    host.tool("sleep", '#!/bin/sh\necho "$1" >>"$ROOT/slept"; ls "$ROOT/marks" >"$ROOT/seen"\n')
+    marks = tmp_path / "marks"
+    script = drain._HOLD_BACK.replace("/run/r1fleet", str(marks))
+    # A restart of the gateway alone, one of the engine, and what may follow in the same run.
+    for whose, said in (("gateway", "gateway"), ("engine", "engine"), ("gateway", "engine")):
+        ok, _ = host.run_shell_command(f"WHOSE={whose}\n{script}", False, False, _timeout=30)
         assert ok
+        assert (marks / "refusing").read_text() == f"{said}\n"
     assert (tmp_path / "seen").read_text() == "draining\n"
-    assert int((tmp_path / "slept").read_text()) > 2 * 2
-    assert {path.name for path in (tmp_path / "marks").iterdir()} == {"draining", "refusing"}
+    (slept,) = (tmp_path / "slept").read_text().split()  # once: later there is nobody to wait for
+    assert int(slept) > 2 * 2
+    assert {path.name for path in marks.iterdir()} == {"draining", "refusing"}
     assert host.at("/var/lib/r1fleet/draining").exists()
 
 
@@ -277,7 +305,8 @@ def tried(tmp_path: Path, tokens: str, policy: str, **ports: Any) -> str | None:
     want = exposure.Exposure(
         policy, "127.0.0.1", ports["engine"], ports.get("gateway"), "off", "127.0.0.1"
     )
-    host.play([exposure.try_it("verify", "connects", want, HostRun(anybody, settings))])
+    run = HostRun(anybody, settings)
+    host.play([exposure.try_it("verify", "connects", want, run, exposure.Tried())])
     return outcome.of("h").failure
 
 
@@ -321,6 +350,49 @@ def test_a_gateway_asks_for_a_token(
 def test_a_gateway_that_is_not_reached_is_told(tmp_path: Path, tokens: str, closed: int) -> None:
     assert tried(tmp_path, tokens, "gateway", engine=closed, gateway=closed + 1) is None
     assert any("is not reached from this machine" in text for text in outcome.of("h").warnings)
+
+
+@pytest.mark.parametrize("policy", ["gateway", "open"])
+def test_what_nobody_reaches_is_warned_of_in_each_run_until_somebody_does(
+    tmp_path: Path, tokens: str, policy: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = {"reached": False}
+    monkeypatch.setattr(exposure.knock, "answers", lambda *_: found["reached"] and policy == "open")
+
+    def gateway(*_: object) -> tuple[int, int]:
+        if not found["reached"]:
+            raise OSError("no route")
+        return (401, 200)
+
+    monkeypatch.setattr(exposure.knock, "gateway", gateway)
+    host: Any = FakeHost(tmp_path, "h")
+    host.data, host.state = {"ssh_hostname": "10.0.0.7"}, SimpleNamespace(is_executing=True)
+    more: Any = {"ollama_host": "0.0.0.0:1", "expose_unauthenticated": "yes-i-know"}
+    run = HostRun(
+        host, Settings(expose=policy, gateway_tokens=tokens, **(more if policy == "open" else {}))
+    )
+    state: dict[str, Any] = {}
+
+    def checked(rehearsing: bool = False) -> list[str]:
+        """The warnings of a run, which keeps what it writes."""
+        outcome.forget("h")
+        commands = exposure.check._inner(replace(run, rehearsing=rehearsing), bare("T4"), state)
+        if rehearsing:
+            assert list(commands) == []
+        else:
+            assert host.play(commands)
+            kept = host.at("/var/lib/r1fleet/state.json")
+            state.update(json.loads(kept.read_text()) if kept.exists() else {})
+        return outcome.of("h").warnings
+
+    assert len(checked()) == 1
+    assert "reached from nowhere" in checked(rehearsing=True)[0]
+    assert len(checked()) == 1  # tried again
+    found["reached"] = True
+    assert checked() == []
+    found["reached"] = False
+    assert checked() == []  # it stands
+    assert checked(rehearsing=True) == []
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1", "localhost", "@local"])

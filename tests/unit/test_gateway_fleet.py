@@ -137,3 +137,13 @@ def test_settings_that_cannot_be_meant_are_refused() -> None:
     ):
         with pytest.raises(SettingsError, match=what):
             read("gw", {key: value})
+
+
+def test_a_size_that_no_host_has_is_warned_of() -> None:
+    routes = pool.routes((stand(1), stand(2)), mixed=False)
+    own = Settings(pool_default="32b", pool_names={"70b": "r1-70b.example.org"})
+    assert fleet.unserved(own, routes) == [
+        "pool_default: no host has 32b, so 14b answers without a prefix",
+        "pool_names: no host has 70b, so r1-70b.example.org is not served",
+    ]
+    assert fleet.unserved(Settings(pool_default="14b"), routes) == []

@@ -107,7 +107,7 @@ def test_each_line_of_the_settings_is_right_once_its_sign_is_taken_away(tmp_path
     assert read("pc1", values) == Settings()
 
 
-@pytest.mark.parametrize("name", ["deploy.py", "rollback.py", "config.py"])
+@pytest.mark.parametrize("name", ["deploy.py", "rollback.py", "remove.py", "config.py"])
 def test_it_runs_what_a_checkout_runs(name: str) -> None:
     own, checkout = files([Target("pc1")])[name], (ROOT / name).read_text()
     assert _code(own) == _code(checkout)

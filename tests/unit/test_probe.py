@@ -61,6 +61,20 @@ def test_what_a_hosts_watch_has_noted_is_read_as_text() -> None:
     assert parse(SERVED).watch is None
 
 
+def test_what_came_with_r1fleet_and_whom_a_mirror_lets_in() -> None:
+    told = (
+        "here /var/lib/r1fleet/state.json /var/lib/r1fleet/adopted\nbrought tool aria2\n"
+        "brought tool aria2\nbrought user ollama\nbrought tool $(reboot)\n"
+        "allows 10.0.0.1/32;\nallows all;\n"
+    )
+    found = parse(SERVED.replace("@@engine\n", f"@@engine\n{told}"))
+    assert found.here == {"state.json", "adopted"}
+    assert found.brought == (("tool", "aria2"), ("user", "ollama"))
+    assert found.mirror_allows == ("10.0.0.1/32",)
+    assert found.engine_current == "0.32.15-882e7180e766"
+    assert (parse(SERVED).here, parse(SERVED).brought) == (frozenset(), ())
+
+
 def test_the_script_runs_on_this_machine_and_ends_with_zero() -> None:
     script = probe.command("/nowhere/with a space/'quoted'", "http://127.0.0.1:1")
     done = subprocess.run(["sh", "-c", script], capture_output=True, check=True)

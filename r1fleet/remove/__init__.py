@@ -1,0 +1,1 @@
+"""Taking r1fleet away from hosts again."""

@@ -1,0 +1,133 @@
+"""What is run on a host to take r1fleet away. Each can be run again, whatever is left."""
+
+from r1fleet import paths
+
+_SYSTEMD = "/etc/systemd/system"
+
+AT_WORK = """
+for unit in $UNITS; do
+  ! systemctl is-active -q "$unit" || { echo "$unit is still at work" >&2; exit 1; }
+done
+"""
+
+# A unit of somebody else that has Ollama's name is not ours.
+ENGINE = f"""
+ours() {{ grep -q '^# Written by r1fleet' "$1" 2>/dev/null; }}
+[ ! -r {paths.ETC}/watch.conf ] || (
+  systemctl disable -q --now r1fleet-watch.timer; systemctl stop r1fleet-watch.service
+  . {paths.ETC}/watch.conf; [ -z "${{textfile_dir-}}" ] || rm -f "$textfile_dir/r1fleet.prom"
+) 2>/dev/null
+rm -f {_SYSTEMD}/r1fleet-watch.service {_SYSTEMD}/r1fleet-watch.timer
+systemctl stop {paths.PULL_UNIT} r1fleet-engine.service r1fleet-gateway-fetch.service 2>/dev/null
+systemctl disable -q --now r1fleet-preload.service 2>/dev/null
+rm -f {paths.PRELOAD_UNIT} {paths.ENGINE_HARDENING}
+if ours {paths.ENGINE_UNIT}; then
+  systemctl disable -q --now ollama.service 2>/dev/null
+  ! systemctl is-active -q ollama.service || {{ echo "ollama.service does not end" >&2; exit 1; }}
+  rm -f {paths.ENGINE_UNIT}
+fi
+for folder in {_SYSTEMD}/ollama.service.d {_SYSTEMD}/ollama.service.wants; do
+  rmdir "$folder" 2>/dev/null
+done
+systemctl daemon-reload
+systemctl reset-failed ollama.service r1fleet-preload.service {paths.PULL_UNIT} 2>/dev/null
+case $(readlink /usr/local/bin/ollama) in
+  {paths.ENGINE_ROOT}/*) rm -f /usr/local/bin/ollama ;;
+esac
+rm -rf {paths.ENGINE_ROOT}
+"""
+
+MIRROR = f"""
+systemctl disable -q --now "$UNIT" 2>/dev/null
+! systemctl is-active -q "$UNIT" || {{ echo "$UNIT does not end" >&2; exit 1; }}
+rm -f {paths.MIRROR_UNIT} {paths.MIRROR_CONF} {paths.MIRROR_RESOLVER} {paths.MIRROR_RESTART_MARK}
+systemctl daemon-reload
+rm -rf "$DIR/cache"
+rmdir "$DIR" 2>/dev/null
+! getent passwd "$ACCOUNT" >/dev/null || userdel "$ACCOUNT"
+"""
+
+MODELS = """
+for part in blobs manifests .r1fleet-staging .r1fleet-upload .r1fleet-back; do
+  rm -rf "${MODELS:?}/$part"
+done
+rmdir "$MODELS" 2>/dev/null  # a mount stays, and so does what somebody else has put there
+[ ! -e "$MODELS/blobs" ]
+"""
+
+# Models that stay become root's: nobody who is given the number of the user later has them.
+USER = """
+! getent passwd "$ACCOUNT" >/dev/null || userdel "$ACCOUNT" || exit 1
+! getent group "$ACCOUNT" >/dev/null || groupdel "$ACCOUNT" || exit 1
+for entry in "$DIR"/* "$DIR"/.[!.]*; do
+  case "$MODELS/" in "$entry"/*) ;; *) rm -rf "$entry" ;; esac
+done
+[ ! -d "$MODELS" ] || chown -hR root:root "$MODELS"
+[ ! -d "$DIR" ] || chown -h root:root "$DIR"
+rmdir "$DIR" 2>/dev/null
+[ ! -e "$DIR/.ollama" ]
+"""
+
+UNHOLD = """
+if command -v apt-mark >/dev/null; then apt-mark unhold $NAMES
+else for name in $NAMES; do dnf -q versionlock delete "$name" || :; done; fi
+"""
+
+_PURGE = """
+export DEBIAN_FRONTEND=noninteractive LC_ALL=C
+here=
+for name in $NAMES; do
+  case $(dpkg-query -W -f '${db:Status-Abbrev}' "$name" 2>/dev/null) in
+    '' | un* | pn*) ;;
+    *) here="$here $name" ;;
+  esac
+done
+others=
+[ -z "$here" ] || others=$(apt-get -s purge $here | while read -r word name _; do
+  case $word in Purg | Remv) ;; *) continue ;; esac
+  case "$here " in *" ${name%%:*} "*) ;; *) echo "$name" ;; esac
+done)
+purge() {
+  [ -z "$here" ] || apt-get -qq -o DPkg::Lock::Timeout=600 -o Dpkg::Use-Pty=0 purge -y $here
+}
+"""
+
+TOOLS = f"""
+{_PURGE}
+if [ -n "$others" ]; then echo kept $others; exit 0; fi
+purge || exit 1
+[ -z "$here" ] || echo removed
+"""
+
+# What loads the module at boot goes with it; a module that is in use stays until then.
+DRIVER = f"""
+{_PURGE}
+if [ -n "$others" ]; then echo "other packages need it:" $others; exit 1; fi
+systemctl disable -q --now nvidia-persistenced.service nvidia-fabricmanager.service 2>/dev/null
+for module in nvidia_uvm nvidia_drm nvidia_modeset nvidia_peermem nvidia; do
+  [ ! -d /sys/module/$module ] || rmmod $module || break
+done
+purge || exit 1
+rm -f $FILES "$DROPIN/r1fleet.conf" /etc/apt/sources.list.d/r1fleet-*
+# What dkms leaves of its modules' folders, where nothing else is in them.
+for folder in "$DROPIN" /usr/lib/modules/*/updates/dkms /usr/lib/modules/*/updates \
+  /var/lib/dkms/nvidia /var/lib/dkms; do
+  rmdir "$folder" 2>/dev/null
+done
+systemctl daemon-reload
+"""
+
+# The last of all, by which the next run sees that it is done. What came with a driver that stays is
+# not forgotten: it may be asked for later.
+STATE = f"""
+keep={paths.BROUGHT_FILE}
+if [ -n "$NOTES_STAY" ]; then grep '^driver ' $keep | sort -u >$keep.new && mv -f $keep.new $keep
+else rm -f $keep; fi || exit 1
+rm -rf {paths.ETC} {paths.LIB} /opt/r1fleet /run/r1fleet-pull /run/r1fleet-pull-ask
+for entry in {paths.STATE_DIR}/* {paths.STATE_DIR}/.[!.]*; do
+  case $entry in {paths.ADOPTED_DIR} | $keep) continue ;; esac
+  rm -rf "$entry" || exit 1
+done
+rmdir {paths.STATE_DIR} 2>/dev/null
+rm -rf /run/r1fleet
+"""
