@@ -25,6 +25,8 @@ LOCK = (
 CLIENTS = "tests/lab/test_clients.py::test_the_page_about_clients_says_what_works"
 MIRROR = "tests/lab/test_mirror.py::test_a_cold_model_and_the_engine_cross_once_for_all"
 
+AWAY = "tests/lab/test_remove.py::test_only_what_was_told_stays"
+AWAY_DRY = "tests/lab/test_remove.py::test_dry_tells_what_goes_and_what_stays"
 TRIAL = "tests/lab/test_odd.py::test_three_commands_lead_to_an_answer_of_both"
 
 RUN_BY: dict[str, tuple[str, ...]] = {
@@ -36,6 +38,8 @@ RUN_BY: dict[str, tuple[str, ...]] = {
     "pyinfra deploy.py --data tag --dry": (LOOKS,),
     "pyinfra rollback.py -y": ("tests/lab/test_rollback.py::test_back_by_hand",),
     "pyinfra rollback.py --data to -y": ("tests/lab/test_docs.py::test_a_way_back_to_a_day",),
+    "pyinfra remove.py --dry --limit": (AWAY_DRY,),
+    "pyinfra remove.py --data remove --limit -y": (AWAY,),
     "r1fleet ask": (LOOKS,),
     "r1fleet bundle": (BUNDLE,),
     "r1fleet doctor": (LOOKS,),

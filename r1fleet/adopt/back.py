@@ -16,14 +16,14 @@ Commands = Generator[FunctionCommand, None, None]
 
 
 @operation()
-def bring_back(state: Mapping[str, Any], models_dir: str, owner: int) -> Commands:
+def bring_back(state: Mapping[str, Any], models_dir: str, owner: str) -> Commands:
     """Put back all that state.json has noted. The engine must be gone, and its models still there.
 
     A person's own `ollama serve` is not started: only its models are still where they were.
 
     + state: state.json
     + models_dir: r1fleet's model directory
-    + owner: the user id that it belongs to
+    + owner: the user that it belongs to
     """
     for taking in takings(state, finished=True):
         if taking.models and not taking.stays:
@@ -44,9 +44,9 @@ def bring_back(state: Mapping[str, Any], models_dir: str, owner: int) -> Command
         )
 
 
-def models_back(taking: Taking, models_dir: str, owner: int) -> str:
+def models_back(taking: Taking, models_dir: str, owner: str) -> str:
     """A script that gives its models to it again: as taking them, the other way round."""
-    values = {"OLD": models_dir, "NEW": taking.models, "OWNER": str(owner)}
+    values = {"OLD": models_dir, "NEW": taking.models, "OWNER": owner}
     return assign({**values, "USER": str(taking.owner)}) + script("take.sh")
 
 

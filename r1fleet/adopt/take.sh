@@ -1,5 +1,5 @@
 # Takes models along from the model directory of an Ollama that is there. Variables: OLD, NEW, OWNER
-# (user id of the files in OLD), USER (of the service). That Ollama may go on serving meanwhile:
+# (of the files in OLD, a user id or name), USER (of the service). That Ollama may go on serving meanwhile:
 # nothing of OLD but the owner of its blobs is changed. On one filesystem blobs get a second name
 # and no byte is written; else they are copied and checked. It can be done again at any time.
 #

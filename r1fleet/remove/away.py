@@ -7,6 +7,7 @@ from typing import Any
 from pyinfra.api import FunctionCommand, Host, operation
 
 from r1fleet import fleet, history, outcome, paths
+from r1fleet.adopt.back import bring_back
 from r1fleet.drain import drain
 from r1fleet.driver.install import INITRAMFS
 from r1fleet.engine.install import SERVICE_USER
@@ -105,6 +106,7 @@ def _plan(host_run: HostRun) -> Commands:
     yield step("remove", "looks for packages being installed", _at_work(), "run again when it ends")
     yield from drain._inner(probe, settings.drain_timeout_s)
     yield from _services(goes, probe, settings.mirror_dir)
+    yield from bring_back._inner(probe.state, goes.models_dir, SERVICE_USER)
     yield from _rest(goes)
     yield from _end(host_run, goes)
 

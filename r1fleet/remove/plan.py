@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from r1fleet import paths
+from r1fleet.adopt.plan import takings
 from r1fleet.driver import strangers
 from r1fleet.driver.plan import is_part
 from r1fleet.engine.install import SERVICE_USER
@@ -150,6 +151,8 @@ def _stays(
     if probe.user_groups and (("user", SERVICE_USER) not in probe.brought):
         found += [f"the user {SERVICE_USER} stays: it was there before r1fleet"]
     found += [f"{path} stays: it is not r1fleet's" for path in probe.dropins]
-    if ADOPTED in probe.here:
+    taken = takings(probe.state, finished=True)
+    found += [f"{one.text} comes back" for one in taken]
+    if ADOPTED in probe.here and not taken:
         found += [f"what was there before r1fleet lies in {paths.ADOPTED_DIR}"]
     return found

@@ -13,8 +13,6 @@ from typing import Any
 
 import pytest
 
-from r1fleet.adopt import back
-from r1fleet.adopt.plan import takings
 from tests.lab.conftest import BIN, ROOT, Lab, Run
 
 pytestmark = pytest.mark.lab
@@ -194,12 +192,6 @@ docker run -d --name ollama --restart always -p 11434:11434 -v ollama:/root/.oll
   ollama/ollama >/dev/null
 answers
 """
-GONE = """
-systemctl disable -q --now ollama r1fleet-preload
-rm -rf /opt/ollama /usr/local/bin/ollama /etc/systemd/system/ollama.service
-rm -f /etc/systemd/system/ollama.service.d/10-r1fleet* /etc/systemd/system/r1fleet-*
-systemctl daemon-reload
-"""
 BARE = """
 systemctl disable -q --now my-llm snap.ollama.listener 2>/dev/null
 systemctl stop r1test-holder 2>/dev/null
@@ -327,11 +319,11 @@ def test_what_install_sh_made(lab: Lab, inventory: Path) -> None:
     again = deploy(lab, inventory)
     assert (again.code, again.row(HOST)["changes"]) == (0, [])
 
-    # And back, as when r1fleet is removed.
-    (taking,) = takings({"adopted": [row]}, finished=True)
-    lab.on(HOST, GONE)
-    lab.on(HOST, back.models_back(taking, NEW, taking.owner))
-    lab.on(HOST, back.back(taking) + "\nsleep 2")
+    words = [BIN / "pyinfra", inventory, "remove.py", "-y", "--data", "remove=1"]
+    gone = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert gone.returncode == 0, gone.stdout + gone.stderr
+    assert "Ollama by install.sh, ollama.service comes back" in gone.stdout
+    lab.on(HOST, "sleep 2")
     assert blobs(lab, old) == before
     main = lab.on(HOST, "systemctl show ollama -p ExecStart --value; systemctl is-enabled ollama")
     assert "/usr/local/bin/ollama serve" in main

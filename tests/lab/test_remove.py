@@ -120,7 +120,7 @@ def test_nothing_is_touched_without_the_number_of_hosts(
 
 def test_dry_tells_what_goes_and_what_stays(host: Host, deployed: Run) -> None:
     before = host.snapshot()
-    run = host.run("remove.py", "--dry")
+    run = host.run("remove.py", "--limit", HOST, "--dry")
     assert run.code == 0, run.output
     row = run.row(HOST)
     assert row["verdict"] == "would change"
@@ -133,7 +133,7 @@ def test_dry_tells_what_goes_and_what_stays(host: Host, deployed: Run) -> None:
 
 
 def test_only_what_was_told_stays(host: Host, deployed: Run, bare: set[str]) -> None:
-    run = host.run("remove.py", "-y", "--data", "remove=1")
+    run = host.run("remove.py", "--limit", HOST, "-y", "--data", "remove=1")
     assert run.code == 0, run.output
     after = host.snapshot()
     assert lines(bare - after) == ""

@@ -96,7 +96,7 @@ def test_unit_file_and_program_are_kept_and_come_back(host: FakeHost) -> None:
     assert sorted(path.name for path in kept) == ["ollama", "ollama.service"]
 
     state = {"adopted": install.finished(install.begun({}, [replace(INSTALL_SH, models="")]))}
-    assert host.play(list(back.bring_back._inner(state, "/new", 995)))
+    assert host.play(list(back.bring_back._inner(state, "/new", "ollama")))
     assert host.at(UNIT_FILE).read_text().startswith("[Service]")
     assert host.at(PROGRAM).read_text() == "the program"
     assert calls(host)[-1] == "systemctl enable -q --now ollama.service"
@@ -136,7 +136,7 @@ def test_each_kind_is_ended_and_started_by_its_own_means(
     assert calls(host) == [*ended, "systemctl daemon-reload"]
     host.at("calls").unlink()
     state = {"adopted": install.finished(install.begun({}, [taking]))}
-    assert host.play(list(back.bring_back._inner(state, "/new", 995)))
+    assert host.play(list(back.bring_back._inner(state, "/new", "ollama")))
     assert calls(host) == ["systemctl daemon-reload", *started]
 
 

@@ -14,13 +14,11 @@ from r1fleet.settings import Settings
 from tests import pages
 from tests.pages import PAGES, ROOT
 
-# Pages that other branches bring.
-PENDING = ("docs/remove.md",)
-
 # What stands in backticks like a setting and is none, by whose it is.
 OTHERS = {
     *("ssh_hostname", "ssh_key", "ssh_password", "ssh_port", "group_data"),  # pyinfra
     *("ssh_user", "ssh_config_file", "ssh_strict_host_key_checking"),
+    *("grace_period", "shutdown_delay"),  # Caddy
     *("base_url", "api_key", "num_ctx", "num_gpu"),  # clients and Ollama's API
     *("boot_id", "nvidia_uvm", "models_mount", "attn_v", "ffn_down", "q8_0", "allow_failure"),
 }
@@ -37,8 +35,6 @@ def test_links_lead_somewhere(page: Path) -> None:
             continue
         path, _, anchor = link.partition("#")
         target = (page.parent / path).resolve() if path else page
-        if relative(target) in PENDING:
-            continue
         assert target.exists(), link
         assert not anchor or anchor in pages.headings(target), link
 
