@@ -1,7 +1,7 @@
 # make demo: the lab and the main job on it.  make test: all checks and tests.
 BIN = .venv/bin
 
-.PHONY: demo test check unit lab-test lab-fleet lab-layouts lab-up lab-down bench venv lock
+.PHONY: demo test check unit lab-test lab-fleet lab-layouts lab-up lab-down bench venv promtool lock
 
 demo: lab-up
 	$(BIN)/pyinfra inventories/lab.py deploy.py -y
@@ -46,6 +46,10 @@ bench: lab-up
 
 venv:
 	@scripts/venv
+
+# docs/monitoring before Prometheus' own tool; needs an apt-get that has its package.
+promtool: venv
+	R1_PROMTOOL="$$(scripts/promtool)" $(BIN)/pytest -q tests/monitoring
 
 # After a change of the dependencies in pyproject.toml (needs uv).
 lock:

@@ -1,11 +1,17 @@
 """Every setting with its default. Generated: python -m r1fleet.settings"""
 
+# Entering as a user who is not root (docs/hosts.md)
+sudo_password = None  # for hosts with _sudo: ask (once, here), env:NAME, file:PATH, command:WORDS
+
 # The engine's unit: its network and limits (docs/security.md)
 unit_network = "auto"  # auto: loopback alone where the engine needs no more; open: no limit
 unit_memory_max_mib = None  # of host memory for the engine; more ends it
 unit_cpu_percent = None  # of processor time for the engine; 100 is one core
 unit_tasks_max = None  # processes and threads of the engine
 unit_files_max = None  # files and connections that it may have open at once
+
+# An Ollama that is there already (docs/adopt.md)
+adopt = "auto"  # an Ollama that is there: auto: take its place, with its models; or refuse
 
 # Taking r1fleet away again (docs/remove.md)
 remove = None  # by --data alone: from how many hosts; another number: none
@@ -85,6 +91,16 @@ gateway_url = "https://github.com/caddyserver/caddy/releases/download"  # where 
 pool_mixed = False  # True: hosts of a size answer whatever digest they serve
 pool_default = None  # size without a prefix as /32b; None: that of the most hosts
 pool_names = {}  # host names in place of prefixes, as {'32b': 'r1-32b.example.org'}
+
+# The watch: a timer that looks after the host (docs/monitoring/README.md)
+watch = True  # a timer of the host looks after it; False: none
+watch_interval_s = 30  # from the end of one look to the next
+watch_textfile_dir = None  # None: /var/lib/prometheus/node-exporter, where that is there
+watch_hook = None  # a program of the host that is told of failures, without rights
+watch_ask_every_s = 900  # one token is asked for when nobody else asks; 0: never
+watch_disk_min_mib = 5120  # less that is free for models is a fault
+watch_repair_every_s = 600  # at least so long between two restarts of the engine
+watch_repairs_per_day = 3  # and no more than these in 24 hours; 0: it repairs nothing
 
 # The rollout: who goes first, when it stops, who is left alone
 rollout_canary = 1  # hosts of each GPU model that go first, or their names; 0: none

@@ -14,7 +14,7 @@ from typing import Literal
 
 from pydantic import BaseModel
 
-from lab import cgroups, hardware, identity, network
+from lab import cgroups, hardware, identity, network, odd
 from lab.base import SIM, is_mounted_inside
 from lab.paths import BRIDGE, FIRST_HOST, NETWORK, SOURCE, host_dir, lab_dir
 from lab.shell import LabError, Refusal, run
@@ -269,6 +269,8 @@ def _make(host: Host) -> None:
         for folder in ("upper", "work", "root"):
             (new / folder).mkdir(parents=True)
         identity.write(host.name, host.address, new / "upper" / "etc")
+        if host.hardware.odd:
+            odd.write(new / "upper" / "etc")
         (new / "host.json").write_text(host.model_dump_json(indent=1))
         new.rename(home)
     (home / "host.json.new").write_text(host.model_dump_json(indent=1))

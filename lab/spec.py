@@ -40,6 +40,8 @@ class HostSpec(Model):
     nouveau: bool = False
     # Whether inventories/lab.py has it; else it is there for an inventory of one's own.
     listed: bool = True
+    # Entered as a user with sudo by password, through another host, fish, noexec /tmp: lab/odd.py.
+    odd: bool = False
 
 
 class LabSpec(Model):

@@ -9,6 +9,8 @@ _IPV4 = r"(?<![\d.])(?:\d{1,3}\.){3}\d{1,3}(?![\d.])"
 _IPV6 = r"(?<![0-9A-Za-z:.])(?:[0-9a-f]{1,4}:){2,7}[0-9a-f]{1,4}(?![0-9A-Za-z:.])"
 # Whole lines of these hold names, addresses or certificates and nothing that a plan rests on.
 _DROPPED = ("knows ", "root ", "work ", "record ")
+# And of an Ollama that is there already, which people have named and set up, only these stay.
+_HOLDER_KEPT = ("found ", "fragment ", "exec ", "name ", "near ", "kib ")
 
 
 class _Numbered:
@@ -34,6 +36,8 @@ def anonymous(text: str, names: Iterable[str], models_dir: str) -> str:
     whole = whole.replace(models_dir, "/var/lib/ollama/models")
     for name, other in sorted(models.known.items(), key=lambda pair: -len(pair[0])):
         whole = whole.replace(name, other)
+    for user in re.findall(r"of the user ([^\"\s]+)", whole):  # of state.json's "adopted"
+        whole = re.sub(rf"(?<![A-Za-z0-9]){re.escape(user)}(?![A-Za-z0-9])", users.of(user), whole)
     for name in sorted(filter(None, names), key=len, reverse=True):
         whole = re.sub(rf"(?<![A-Za-z0-9]){re.escape(name)}(?![A-Za-z0-9])", "host", whole)
     return _numbers(whole)
@@ -44,9 +48,13 @@ def _lines(text: str, users: _Numbered, models: _Numbered) -> Iterator[str]:
     for line in text.splitlines():
         if line.startswith("@@"):
             section = line
-        elif section == "@@lease" or line.startswith(_DROPPED):
+        elif section == "@@lease" or line.startswith(_DROPPED) or _is_private(line, section):
             continue
         yield _line(line, section, users, models)
+
+
+def _is_private(line: str, section: str) -> bool:
+    return section == "@@holders" and not line.startswith(_HOLDER_KEPT)
 
 
 def _line(line: str, section: str, users: _Numbered, models: _Numbered) -> str:

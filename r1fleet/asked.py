@@ -27,19 +27,26 @@ def faults_told() -> Iterator[None]:
         raise SystemExit(WRONG) from None
 
 
-def fleet_of(inventory: str, limit: tuple[str, ...], data: tuple[str, ...]) -> "Fleet":
-    """The fleet of an inventory, with its settings."""
+def fleet_of(
+    inventory: str, limit: tuple[str, ...], data: tuple[str, ...], *, elevates: bool = False
+) -> "Fleet":
+    """The fleet of an inventory, with its settings; who `elevates` will run commands there."""
     from r1fleet import reach  # noqa: PLC0415
 
     with faults_told():
-        return reach.load(inventory, limit, data)
+        fleet = reach.load(inventory, limit, data)
+        if elevates:
+            fleet.prepare()
+        return fleet
 
 
-def one_of(inventory: str, host: str, data: tuple[str, ...]) -> "tuple[Fleet, Host]":
+def one_of(
+    inventory: str, host: str, data: tuple[str, ...], *, elevates: bool = False
+) -> "tuple[Fleet, Host]":
     """The same for one host alone."""
     from r1fleet.reach import InventoryError  # noqa: PLC0415
 
-    fleet = fleet_of(inventory, (host,), data)
+    fleet = fleet_of(inventory, (host,), data, elevates=elevates)
     with faults_told():
         if len(fleet.hosts) > 1:
             names = ", ".join(member.name for member in fleet.hosts)

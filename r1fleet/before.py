@@ -6,10 +6,12 @@ import logging
 import os
 import signal
 
-from r1fleet import hostkeys, passwords
+from r1fleet import hostkeys, passwords, silent, sshconfig
 
 passwords.hide()
 hostkeys.hold()
+sshconfig.hold()
+silent.hold()
 
 # Its tracebacks about a host that hangs up say nothing that pyinfra's one line does not.
 logging.getLogger("paramiko").setLevel(logging.CRITICAL)

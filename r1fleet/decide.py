@@ -24,6 +24,9 @@ FORMULA_DOUBT_MIB = 64
 def refusals(settings: Settings, probe: Probe) -> list[tuple[str, str, str]]:
     """What must be put right on the host first, each as (what, why, what to do)."""
     found = []
+    if not probe.ram_mib:  # every Linux has /proc/meminfo
+        fix = "serve from a Linux host, see docs/windows-and-mac.md"
+        found.append(("host", "it does not run Linux", fix))
     if not probe.is_root:
         found.append(("host", "the login is not root", "set _sudo = True for it in the inventory"))
     if probe.arch not in ARCHIVE_ARCH:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from r1fleet.model.manifest import human
+from r1fleet.watch import said
 from r1fleet.words import age, short
 
 # The kinds of drift (drift.py) that each check looks for, in the order in which a host is built up.
@@ -50,7 +51,7 @@ def checks(row: Mapping[str, Any]) -> tuple[Check, ...]:
     rest = [item for item in row["drift"] if item["kind"] not in known]
     found += [Check("other", "bad", item["what"], RUN) for item in rest]
     found += [Check("warning", "warning", text) for text in row["warnings"]]
-    return (*found, _disk(row))
+    return (*found, *_watch(row), _disk(row))
 
 
 def is_sound(found: Iterable[Check]) -> bool:
@@ -79,6 +80,16 @@ def _refused(row: Mapping[str, Any]) -> Iterator[Check]:
     told = {item["what"] for item in row["drift"]}
     if row["reason"] and row["reason"] not in told:
         yield Check("plan", "bad", row["reason"], "")
+
+
+def _watch(row: Mapping[str, Any]) -> Iterator[Check]:
+    """By the host's own watch: the checks above have looked for themselves, now."""
+    if row["watch"]:
+        lines = list(said.lines(row["watch"]))
+        fix = "journalctl -u r1fleet-watch on the host has each change"
+        yield from (Check("watch", "warning", text, fix) for text in lines)
+        if not lines:
+            yield Check("watch", "ok", f"nothing to tell for {age(row['watch']['since_s'])}")
 
 
 def _disk(row: Mapping[str, Any]) -> Check:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -45,7 +45,7 @@ def doctor(
     Examples: r1fleet doctor inventories/prod.py gpu1
               r1fleet doctor inventories/prod.py gpu1 --record gpu1.txt
     """
-    fleet, chosen = one_of(inventory, host, data)
+    fleet, chosen = one_of(inventory, host, data, elevates=True)
     if record:
         _record(fleet, chosen, Path(record))
     found = _look(fleet, chosen)
@@ -99,21 +99,10 @@ def _record(fleet: "Fleet", host: "Host", target: Path) -> None:
     click.echo(f"written to {target}: look through it before you give it away", err=True)
 
 
-def _raw(fleet: "Fleet", host: "Host") -> Any:
-    from pyinfra.api.facts import get_fact  # noqa: PLC0415
-
-    from r1fleet.doctor_fact import RawProbe  # noqa: PLC0415
-    from r1fleet.reach import ASK_LIMIT_S, NoAnswer  # noqa: PLC0415
+def _raw(fleet: "Fleet", host: "Host") -> str:
+    from r1fleet import elevate, probe  # noqa: PLC0415
+    from r1fleet.reach import ASK_LIMIT_S  # noqa: PLC0415
 
     settings = fleet.settings[host.name]
-    kwargs = {"models_dir": settings.ollama_models, "base_url": settings.base_url}
-    found = get_fact(
-        host.state,
-        host,
-        RawProbe,
-        kwargs={**kwargs, "_timeout": ASK_LIMIT_S},
-        apply_failed_hosts=False,
-    )
-    if found is None:
-        raise NoAnswer("the host refused the probe's command")
-    return found
+    script = probe.command(settings.ollama_models, settings.base_url)
+    return elevate.answer(host, script, timeout_s=ASK_LIMIT_S)

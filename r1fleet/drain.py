@@ -64,9 +64,25 @@ def drain(probe: Probe, limit_s: int, whose: Literal["engine", "gateway"] = "eng
 
 
 @host_task
-def wait(host: Host, stage: str, title: str, limit_s: int) -> None:
-    """Ask llama-server which of its slots are at work until none is, or the time is up."""
-    values = {"R1_ROOT": paths.ENGINE_ROOT, "R1_LIMIT_S": str(limit_s)}
+def wait(
+    host: Host,
+    stage: str,
+    title: str,
+    limit_s: int,
+    *,
+    root: str | None = None,
+    pid: int = 0,
+    port: int = 0,
+) -> None:
+    """Ask llama-server which of its slots are at work until none is, or the time is up.
+
+    + root: the folder that it runs from; None: of r1fleet's engine
+    + pid, port: of an engine that may be too old to have one; then its connections tell
+    """
+    values = {"R1_ROOT": paths.ENGINE_ROOT if root is None else root, "R1_LIMIT_S": str(limit_s)}
+    if pid:  # it is not r1fleet's: what becomes of it is told first
+        say(host, stage, title)
+    values |= {"R1_PID": str(pid), "R1_PORT": f"{port:04X}"}
     answer = run(host, assign(values) + _script(), timeout_s=limit_s + SPARE_S)
     word, _, number = answer.stdout.strip().partition(" ")
     if word == "busy":

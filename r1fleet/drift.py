@@ -102,7 +102,11 @@ def _files(probe: Probe, steps: Iterable[str]) -> Iterator[Drift]:
 
 
 def _units(probe: Probe) -> Iterator[Drift]:
-    for name, stage in (("ollama.service", "engine"), ("r1fleet-preload.service", "model")):
+    for name, stage in (
+        ("ollama.service", "engine"),
+        ("r1fleet-preload.service", "model"),
+        ("r1fleet-watch.timer", "watch"),
+    ):
         unit = probe.unit(name)
         if unit.load == "not-found":
             continue  # its file is missing, which is told

@@ -15,12 +15,13 @@ from typing import Any
 
 import gevent
 from gevent.event import Event
+from paramiko import SSHException
 from pyinfra import host, logger, state
 from pyinfra.api import Host, State
 from pyinfra.api.exceptions import PyinfraError
-from pyinfra.api.facts import get_fact
 
-from r1fleet import history, holes, live, outcome, passwords, report
+from r1fleet import elevate, history, holes, live, outcome, passwords, probe, report
+from r1fleet.adopt.plan import Taking
 from r1fleet.bundle import contents
 from r1fleet.bundle.contents import BundleError
 from r1fleet.gateway import pool
@@ -29,7 +30,7 @@ from r1fleet.hostfacts import Probe
 from r1fleet.lock import LockError
 from r1fleet.mirror.plan import GROUP, Fleet, MirrorWanted, join
 from r1fleet.mirror.source import Source
-from r1fleet.probe import HostProbe, ProbeError
+from r1fleet.probe import ProbeError
 from r1fleet.settings import (
     Settings,
     SettingsError,
@@ -39,8 +40,11 @@ from r1fleet.settings import (
     read_all,
 )
 from r1fleet.settings_sources import LoginError
+from r1fleet.sudo_password import SudoPasswordError
+from r1fleet.words import plain
 
 EXIT_SETTINGS = 2
+LOOK = "look at the host, then run again"
 PROBE_LIMIT_S = 180  # two calls of nvidia-smi may take a minute each
 
 
@@ -52,9 +56,11 @@ class HostRun:
     settings: Settings
     probe: Probe | None = None
     trouble: str = ""  # why there is no probe
+    fix: str = LOOK  # and what to do then
     rehearsing: bool = False  # the generator is only read for its steps, nothing is executed
     seen_changes: int = 0
     moved: bool = False  # what a former model directory holds has been taken along
+    adopting: tuple[Taking, ...] = ()  # what this run takes over
     mirror: MirrorWanted | None = None  # what it should be of a mirror
     mirror_host: str | None = None  # the host of this run whose mirror it uses
     source: Source = field(default_factory=Source)
@@ -78,21 +84,13 @@ class HostRun:
     def look(self) -> Probe | None:
         """Probe the host (again). None, with the reason in the outcome, when it has no answer."""
         try:
-            self.probe = get_fact(
-                self.host.state,
-                self.host,
-                HostProbe,
-                kwargs={
-                    "models_dir": self.settings.ollama_models,
-                    "base_url": self.settings.base_url,
-                    "_timeout": PROBE_LIMIT_S,
-                },
-                apply_failed_hosts=False,
-            )
-        except (ProbeError, PyinfraError, OSError, EOFError) as error:
-            self.probe, self.trouble = None, str(error)
-        if self.probe is None:
-            self.trouble = self.trouble or "the host refused the probe's command (see above)"
+            script = probe.command(self.settings.ollama_models, self.settings.base_url)
+            self.probe = probe.parse(elevate.answer(self.host, script, timeout_s=PROBE_LIMIT_S))
+        except elevate.NotBegun as error:
+            self.probe, self.trouble, self.fix = None, error.why, error.fix
+        except (ProbeError, PyinfraError, OSError, EOFError, SSHException) as error:
+            text = plain(str(error)) or type(error).__name__
+            self.probe, self.trouble, self.fix = None, text, LOOK
         found = outcome.of(self.host.name)
         self.seen_changes = len(found.changes)
         if self.probe:
@@ -145,9 +143,10 @@ def _begin(whole: State) -> None:
         fleet = with_mirrors(list(whole.inventory), settings)
         for place in sorted({one.bundle for one in settings.values() if one.bundle}):
             contents.read(place)
+        elevate.prepare(data, whole.config)  # last: it may ask a person
     except (SettingsError, BundleError) as error:
         stop(error.lines)
-    except (LockError, LoginError, TokensError) as error:
+    except (LockError, LoginError, TokensError, SudoPasswordError) as error:
         stop([str(error)])
     _leave_in_order()
     settings = {member.name: fleet.settings[member.name] for member in hosts}

@@ -126,6 +126,7 @@ def _member(run: HostRun) -> Member:
     if found.maintenance or run.host not in run.host.state.activated_hosts:
         return Member(name, frozenset(), 0, "away", serves=False, target="")
     if probe is None:
+        found.refusal = f"{run.trouble}; {run.fix}"
         return Member(name, frozenset(), 0, "other", serves=False, target="")
     gpus = hardware(probe).gpus
     held = lease.holder(probe) if not run.settings.steal else None

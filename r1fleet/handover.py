@@ -8,6 +8,7 @@ from typing import Any
 from pyinfra.api import FunctionCommand
 
 from r1fleet import decide, golden, tags
+from r1fleet.adopt import install as adopt
 from r1fleet.alias import move
 from r1fleet.alias import wanted as alias
 from r1fleet.alias.wanted import AliasWanted, Rendered
@@ -70,6 +71,8 @@ def finish(
     beside = [extra.model for extra in extras]
     former = tags.former(found, proof.model, proof.digest, probe.models.manifests, beside)
     more: State = {"former": former, "alias": found.get("alias"), "served": found.get("served")}
+    if adopted := adopt.finished(found):
+        more["adopted"] = adopted
     # Who reaches the host is tried again with each proof.
     if "exposure" in found and state_with({})["verified"] == found.get("verified"):
         more["exposure"] = found["exposure"]

@@ -33,9 +33,19 @@ def hardware(probe: Probe) -> Hardware:
         cores=probe.cores,
         estimated=estimated and bool(gpus),
         other_gpus=others,
-        disk_free_mib=(store.disk_free_bytes + sum(store.blobs.values())) // MIB
+        disk_free_mib=(store.disk_free_bytes + sum(store.blobs.values()) + _to_be_linked(probe))
+        // MIB
         if store.disk_size_bytes
         else None,
+    )
+
+
+def _to_be_linked(probe: Probe) -> int:
+    """Bytes of models of an Ollama that is there, which take no further room when they come."""
+    return 1024 * sum(
+        one.number("kib")
+        for one in probe.existing
+        if one["near"] and not set(one.models) <= set(probe.models.manifests)
     )
 
 

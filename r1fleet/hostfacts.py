@@ -4,6 +4,8 @@ import json
 from dataclasses import dataclass, field
 from typing import Any
 
+from r1fleet.adopt.facts import Existing
+
 NVIDIA, AMD, INTEL = "10de", "1002", "8086"
 REPLACEABLE = ("nouveau", "nova_core", "nova")  # the kernel's own drivers for NVIDIA's cards
 
@@ -171,6 +173,16 @@ class Gateway:
 
 
 @dataclass(frozen=True)
+class Watch:
+    """What the host's own watch has noted; the last change of it at `since_s`, its clock."""
+
+    faults: tuple[str, ...] = ()
+    what: str = ""  # the same in words
+    since_s: int = 0
+    repairs_s: tuple[int, ...] = ()  # when it restarted the engine, in the last 24 hours
+
+
+@dataclass(frozen=True)
 class ModelStore:
     """The model directory. `kind` is stat's file type, None when it does not exist."""
 
@@ -248,6 +260,8 @@ class Probe:
     here: frozenset[str] = frozenset()  # names in r1fleet's own folder of state
     brought: tuple[tuple[str, str], ...] = ()  # (kind, name) that came with r1fleet (brought.py)
     mirror_allows: tuple[str, ...] = ()  # networks that its mirror lets in
+    watch: Watch | None = None  # None: there is none, or it has not looked yet
+    existing: tuple[Existing, ...] = ()  # an Ollama that is not r1fleet's, and who has its port
     state_is_damaged: bool = False  # state.json is there and no JSON object
 
     @property

@@ -12,6 +12,7 @@ from r1fleet.templates import render
 
 # The settings that people change first, by the headings under which they look for them.
 FIRST: Mapping[str, tuple[str, ...]] = {
+    "Entering as a user who is not root": ("sudo_password",),
     "The model and its size": ("tag", "context_min", "context_max", "no_gpu", "cpu_largest_tag"),
     "The engine": (
         "ollama_models",
@@ -34,11 +35,15 @@ class TargetError(ValueError):
 
 @dataclass(frozen=True)
 class Target:
-    """A host as it was given: user@name:port, where user and port may be left out."""
+    """A host as it was given: user@name:port, where user and port may be left out.
+
+    `login` is whom one is there without a user being given.
+    """
 
     name: str
     user: str | None = None
     port: int | None = None
+    login: str | None = None
 
     @property
     def data(self) -> dict[str, Any]:
@@ -48,7 +53,7 @@ class Target:
             found["ssh_user"] = self.user
         if self.port:
             found["ssh_port"] = self.port
-        if self.user and self.user != "root":
+        if (self.user or self.login or "root") != "root":
             found["_sudo"] = True
         return found
 
@@ -66,12 +71,13 @@ def target(text: str) -> Target:
     return Target(name, user or None, int(port) if port else None)
 
 
-def files(targets: Iterable[Target]) -> dict[str, str]:
+def files(targets: Iterable[Target], sudo_password: str | None = None) -> dict[str, str]:
     """Content by path, below the directory."""
+    chosen = {"sudo_password": sudo_password} if sudo_password else {}
     hosts = [(one.name, one.data) for one in targets]
     return {
         "inventory.py": render("init-inventory.py", hosts=hosts),
-        "group_data/all.py": render("init-all.py", groups=list(_groups())),
+        "group_data/all.py": render("init-all.py", groups=list(_groups()), chosen=chosen),
         "deploy.py": render("init-deploy.py"),
         "rollback.py": render("init-rollback.py"),
         "remove.py": render("init-remove.py"),

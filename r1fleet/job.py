@@ -33,12 +33,14 @@ def back() -> None:
     run = fleet.observe()
     from r1fleet.rollback import by_hand  # noqa: PLC0415
 
-    by_hand.back(name="Roll back", run=run)
+    for turn in host.loop(by_hand.turns(fleet.everyone())):  # type: ignore[no-untyped-call]
+        if host.name in turn.hosts:
+            by_hand.back(name=f"Roll back {turn}", run=run)
 
-    if run.balancers:
-        from r1fleet.gateway import balance  # noqa: PLC0415
+        if run.balancers:
+            from r1fleet.gateway import balance  # noqa: PLC0415
 
-        balance.settle(name="Fleet gateways", run=run)
+            balance.settle(name=f"Fleet gateways after {turn}", run=run)
 
 
 def remove() -> None:

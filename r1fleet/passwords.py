@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 REFUSED = ("_sudo_password", "_su_password")
-FIX = "give that user NOPASSWD in sudoers, or enter as root with a key"
+FIX = "set sudo_password instead (docs/hosts.md), or enter as root with a key"
 
 
 def refused(hosts: Mapping[str, Mapping[str, object]], config: Any) -> list[str]:

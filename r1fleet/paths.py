@@ -34,6 +34,11 @@ GATEWAY_SLOTS = f"{GATEWAY_DIR}/slots"  # of a fleet gateway: the pools that it 
 GATEWAY_KNOWS = f"{GATEWAY_DIR}/fleet.json"  # and what it was told of the hosts
 GATEWAY_BEFORE = f"{GATEWAY_DIR}/before"  # what ran, while a restart is on its way
 GATEWAY_UNIT = "/etc/systemd/system/r1fleet-gateway.service"
+WATCH = f"{LIB}/watch"
+WATCH_CONF = f"{ETC}/watch.conf"
+WATCH_UNIT = "/etc/systemd/system/r1fleet-watch.service"
+WATCH_TIMER = "/etc/systemd/system/r1fleet-watch.timer"
+WATCH_DIR = f"{STATE_DIR}/watch"  # what the watch remembers from look to look
 MODPROBE_CONF = "/etc/modprobe.d/r1fleet-nvidia.conf"
 PERSISTENCED_DROPIN = "/etc/systemd/system/nvidia-persistenced.service.d"
 MODULES_LOAD_CONF = "/etc/modules-load.d/r1fleet-nvidia.conf"
@@ -68,4 +73,8 @@ MANAGED_FILES = (
     GATEWAY_CADDYFILE,
     GATEWAY_TOKENS,
     GATEWAY_UNIT,
+    WATCH,
+    WATCH_CONF,
+    WATCH_UNIT,
+    WATCH_TIMER,
 )

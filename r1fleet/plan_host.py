@@ -21,6 +21,9 @@ def host_plan(found: Outcome, settings: Settings) -> dict[str, Any] | None:
         return None
     choice = found.sizing.choice
     there = choice is not None and _is_there(settings, found.probe, choice)
+    if choice and settings.adopt == "auto":  # what is taken over need not come
+        path = decide.model_wanted(settings, choice).manifest_path
+        there = there or any(path in one.models for one in found.probe.existing)
     return {
         **sizing_data(found.sizing),
         "would_now_choose": found.kept_over,

@@ -5,9 +5,8 @@ from collections.abc import Iterable
 from functools import cache
 from importlib import resources
 
-from pyinfra.api import FactBase
-
 from r1fleet import paths
+from r1fleet.adopt import facts as adopt
 from r1fleet.driver import look
 from r1fleet.driver.look import number
 from r1fleet.hostfacts import (
@@ -19,6 +18,7 @@ from r1fleet.hostfacts import (
     PciDevice,
     Probe,
     Unit,
+    Watch,
     json_object,
 )
 from r1fleet.shell import assign
@@ -35,6 +35,7 @@ def command(models_dir: str, base_url: str) -> str:
         {
             "R1_MODELS": models_dir,
             "R1_URL": base_url,
+            "R1_PORT": f"{int(base_url.rpartition(':')[2]):04X}",
             "R1_FILES": files,
             "R1_GPU": ",".join(look.GPU_FIELDS),
             "R1_HEALTH": ",".join(look.HEALTH_FIELDS),
@@ -46,19 +47,9 @@ def command(models_dir: str, base_url: str) -> str:
 @cache
 def _script() -> str:
     home = resources.files("r1fleet")
-    parts = (home / "driver" / "look.sh", home / "probe.sh")
+    parts = (home / "driver" / "look.sh", home / "adopt" / "look.sh", home / "probe.sh")
     text = "".join(part.read_text(encoding="ascii") for part in parts)
     return "".join(f"{line}\n" for line in text.splitlines() if not line.startswith("#"))
-
-
-class HostProbe(FactBase[Probe]):
-    """Everything of a host at once, as a Probe. Raises nothing: a cut answer fails the host."""
-
-    def command(self, models_dir: str, base_url: str) -> str:
-        return command(models_dir, base_url)
-
-    def process(self, output: list[str]) -> Probe:
-        return parse("\n".join(output))
 
 
 def parse(text: str) -> Probe:
@@ -125,14 +116,16 @@ def _read(sections: dict[str, list[str]]) -> Probe:
         mirror_allows=tuple(
             line.split()[1].rstrip(";") for line in sections["engine"] if _ALLOWS.fullmatch(line)
         ),
+        watch=_watch(sections["engine"]),
+        existing=adopt.read(sections["holders"]),
         state_is_damaged=_is_damaged("\n".join(sections["state"])),
     )
 
 
 SECTIONS = (
     *("os", "machine", "login", "memory", "pci", "amd", "module", "gpus", "compute"),
-    *("packages", "tools", "user", "units", "engine", "gateway", "files", "models", "api", "state"),
-    *("lease", "end"),
+    *("packages", "tools", "user", "units", "engine", "holders", "gateway", "files", "models"),
+    *("api", "state", "lease", "end"),
 )
 
 
@@ -244,6 +237,22 @@ _BROUGHT = re.compile(r"brought (user|tool|driver) ([a-z0-9][a-z0-9+._-]*)")
 def _brought(lines: list[str]) -> Iterable[tuple[str, str]]:
     found = (_BROUGHT.fullmatch(line) for line in lines)
     return dict.fromkeys((match[1], match[2]) for match in found if match)
+
+
+def _watch(lines: list[str]) -> Watch | None:
+    found = [line.removeprefix("watch ") for line in lines if line.startswith("watch ")]
+    facts = {key: value for key, _, value in (line.partition("=") for line in found)}
+    repairs = (number(word) for word in facts.get("repairs", "").split())
+    return (
+        Watch(
+            faults=tuple(facts.get("faults", "").split()),
+            what=facts.get("what", ""),
+            since_s=number(facts.get("since", "")) or 0,
+            repairs_s=tuple(stamp for stamp in repairs if stamp),
+        )
+        if facts
+        else None
+    )
 
 
 def _dropins(lines: list[str]) -> tuple[str, ...]:

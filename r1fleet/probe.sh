@@ -1,6 +1,7 @@
 # Reads all a run needs to know of a host, changes nothing. Arguments come as variables:
 # R1_MODELS (model directory), R1_URL (the engine), R1_FILES (managed files, by blanks),
-# R1_GPU and R1_HEALTH (fields of nvidia-smi). driver/look.sh comes before it.
+# R1_PORT (its port, in hex), R1_GPU and R1_HEALTH (fields of nvidia-smi). driver/look.sh and
+# adopt/look.sh come before it.
 # Sections start with "@@name"; everything is ASCII; it always ends with 0, because pyinfra
 # counts a failing fact as a failing host. A process costs about a millisecond of CPU here, and a
 # second run is little else: what the shell can read, it reads itself.
@@ -69,6 +70,7 @@ gateway() {
   section units
   systemctl show ollama.service r1fleet-preload.service r1fleet-pull.service \
     r1fleet-mirror.service r1fleet-gateway.service nvidia-fabricmanager.service \
+    r1fleet-watch.timer r1fleet-watch.service \
     -p Id,LoadState,ActiveState,SubState,Result,InvocationID,UnitFileState,NeedDaemonReload
   section engine; [ -e /run/r1fleet/restart ] && echo "restart pending"
   [ -e /var/lib/r1fleet/bundle ] && echo "bundle sent"
@@ -80,9 +82,14 @@ gateway() {
   [ -e /run/r1fleet/mirror-restart ] && echo "mirror restart pending"
   readlink /opt/ollama/current; echo "versions" /opt/ollama/*/
   echo "served" /var/lib/r1fleet/served/*/
+  # What the watch found, by its own words; it is there before anybody asks.
+  [ -r /var/lib/r1fleet/watch/state ] && while read -r line; do
+    case $line in faults=* | what=* | since=* | repairs=*) echo "watch $line" ;; esac
+  done </var/lib/r1fleet/watch/state
   # But for the one of ours, what is in there a person has put there.
   for f in /etc/systemd/system*/ollama.service.d/*.conf /run/systemd/system*/ollama.service.d/*.conf
   do case $f in */10-r1fleet-hardening.conf) ;; *) [ -e "$f" ] && echo "dropin $f" ;; esac; done
+  section holders; existing
   section gateway; gateway
   section files; sha256sum $R1_FILES
   section models; models

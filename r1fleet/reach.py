@@ -15,9 +15,10 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from r1fleet import hostkeys, passwords
+from r1fleet import hostkeys, passwords, silent, sshconfig
 from r1fleet.lock import LockError
 from r1fleet.settings import Settings, SettingsError, locked, read_all
+from r1fleet.sudo_password import SudoPasswordError
 from r1fleet.words import plain
 
 if TYPE_CHECKING:
@@ -74,6 +75,19 @@ class Fleet:
             raise InventoryError([str(error)]) from error
         self.settings: dict[str, Settings] = {name: joined.settings[name] for name in data}
         self.mirrors = joined.mirrors
+
+    def prepare(self) -> None:
+        """For questions that run commands: ask for what sudo wants, before any host is asked.
+
+        Raises InventoryError.
+        """
+        from r1fleet import elevate  # noqa: PLC0415
+
+        data = {host.name: host.data.dict() for host in self.hosts}  # type: ignore[no-untyped-call]
+        try:
+            elevate.prepare(data, self.state.config)
+        except SudoPasswordError as error:
+            raise InventoryError([str(error)]) from error
 
     def ask(
         self,
@@ -146,6 +160,8 @@ def _state(inventory: str, overrides: dict[str, Any]) -> "State":
     if cwd not in sys.path:
         sys.path.append(cwd)
     hostkeys.hold()
+    sshconfig.hold()
+    silent.hold()
     state, config = State(), Config()  # type: ignore[no-untyped-call]
     state.cwd = cwd
     ctx_state.set(state)  # type: ignore[no-untyped-call]
@@ -197,9 +213,11 @@ def _limited(state: "State", hosts: "list[Host]", limit: tuple[str, ...]) -> "li
 
 def _told(error: BaseException) -> str:
     """An error in one line; pyinfra wraps those of an inventory's code."""
+    from r1fleet.elevate import NotBegun  # noqa: PLC0415  after pyinfra's command line
+
     error = getattr(error, "exception", error)
     text = plain(" ".join(str(error).split()))
-    if text and isinstance(error, NoAnswer | TimeoutError):
+    if text and isinstance(error, NoAnswer | NotBegun | TimeoutError):
         return text
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 

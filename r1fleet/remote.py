@@ -9,14 +9,13 @@ import functools
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Concatenate, ParamSpec
+from typing import Concatenate, ParamSpec
 
 from paramiko import SSHException
 from pyinfra import logger
 from pyinfra.api import FunctionCommand, Host, State
-from pyinfra.api.arguments import CONNECTOR_ARGUMENT_KEYS
 
-from r1fleet import live, outcome
+from r1fleet import elevate, live, outcome
 from r1fleet.moving import Moving
 from r1fleet.words import plain
 
@@ -63,31 +62,23 @@ class Result:
 
 
 def run(host: Host, script: str, *, stdin: str | None = None, timeout_s: int = 120) -> Result:
-    """Run a POSIX shell script with the operation's own elevation (sudo and the like).
+    """Run a POSIX shell script as root, by the operation's own elevation (r1fleet/elevate.py).
 
-    Raises HostFailure when the connection is lost or the time is up.
+    Raises HostFailure when the connection is lost, the time is up or sudo refuses.
     """
-    arguments: dict[str, Any] = {
-        key: value
-        for key, value in (host.current_op_global_arguments or {}).items()
-        if key in CONNECTOR_ARGUMENT_KEYS
-    }
-    arguments |= {"_timeout": timeout_s}
-    if stdin is not None:
-        arguments["_stdin"] = stdin
     try:
-        ok, output = host.run_shell_command(
-            script, print_output=False, print_input=False, **arguments
-        )
+        said = elevate.run(host, script, stdin=stdin, timeout_s=timeout_s)
+    except elevate.NotBegun as error:
+        raise HostFailure("no command was run", error.why, error.fix) from error
     except TimeoutError as error:
         raise HostFailure(
-            "a remote command", f"no end after {timeout_s} s", "look at the host, then run again"
+            "a remote command", str(error), "look at the host, then run again"
         ) from error
     except (OSError, EOFError, SSHException) as error:
         raise Lost(
             "connection lost", str(error) or type(error).__name__, "run again when it is back"
         ) from error
-    return Result(ok, output.stdout, output.stderr)
+    return Result(said.ok, said.stdout, said.stderr)
 
 
 def say(host: Host, stage: str, text: str) -> None:

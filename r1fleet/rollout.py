@@ -10,6 +10,7 @@ from dataclasses import replace
 from pyinfra.api import FunctionCommand, operation
 
 from r1fleet import decide, fleet, handover, outcome, stages, tags
+from r1fleet.adopt import install as adopt
 from r1fleet.alias import wanted as alias
 from r1fleet.driver.plan import plan as plan_driver
 from r1fleet.engine import install as engine
@@ -28,6 +29,7 @@ from r1fleet.rollback.served import find
 from r1fleet.sizing import Sizing
 from r1fleet.stages import Tried
 from r1fleet.verify.judge import needs_load
+from r1fleet.watch import install as watch
 
 Commands = Generator[FunctionCommand, None, None]
 
@@ -61,6 +63,7 @@ def _stages(run: HostRun) -> Commands:
     if run.balances and fleet.everyone():  # `status` looks at each host alone
         yield from balance.stage(run, probe, outcome.rollout.first)
     if not settings.serve:
+        yield from watch.remove._inner(probe)
         return
     driver_plan = plan_driver(probe, settings)
     is_settled = driver_plan.action in ("none", "skip")
@@ -111,10 +114,16 @@ def _serve(
     settings, choice = run.settings, sizing.chosen
     game = yield from handover.begin(run, probe, choice, delivery)
     serving = probe.engine_version is not None
+    if run.adopting and delivery.want.by_engine:
+        serving = False  # what answers is not r1fleet's, and would fetch for itself
     if serving:  # it is not restarted for a model that may never come
         yield from pull.finish._inner(delivery)
     engine_wanted = wanted.engine(settings, choice, probe)
     archive = run.source.archive(engine_wanted.archive, settings)
+    if run.adopting:
+        port, limit_s = settings.engine_address[1], settings.drain_timeout_s
+        yield from adopt.stop._inner(run.adopting, probe, port, limit_s)
+        probe = yield from stages.look_again(run)
     yield from sandbox.install(run, probe, replace(engine_wanted, archive=archive))
     if not serving:
         yield from pull.finish._inner(delivery)
@@ -137,8 +146,12 @@ def _serve(
         yield from gateway.open_up(run, probe, proof.digest, proof.context)
         probe = yield from stages.look_again(run)
     yield from exposure.check._inner(run, probe, state)
-    for command in stages.tidy(run, probe, proof, choice, (delivery, *extras)):
-        yield optional(command)  # what is proven is not put back for that
+    for rest in (
+        stages.watch(run, probe, choice),
+        stages.tidy(run, probe, proof, choice, (delivery, *extras)),
+    ):
+        for command in rest:
+            yield optional(command)  # what is proven is not put back for that
 
 
 def preview(run: HostRun) -> tuple[list[str], str | None]:

@@ -17,6 +17,7 @@ from pydantic import (
 
 from r1fleet import lock
 from r1fleet import settings_check as check
+from r1fleet.settings_adopt import AdoptSettings
 from r1fleet.settings_alias import AliasSettings
 from r1fleet.settings_bundle import BundleSettings
 from r1fleet.settings_check import Bad
@@ -26,8 +27,10 @@ from r1fleet.settings_gateway import GatewaySettings
 from r1fleet.settings_model import ModelSettings
 from r1fleet.settings_remove import RemoveSettings
 from r1fleet.settings_rollout import RolloutSettings, disagreements
+from r1fleet.settings_sudo import SudoSettings
 from r1fleet.settings_text import belongs_to_pyinfra, error_lines, group_data, merged
 from r1fleet.settings_unit import UnitSettings
+from r1fleet.settings_watch import WatchSettings
 
 ModelName = Annotated[str, AfterValidator(check.model_name)]
 Tag = Annotated[str, AfterValidator(check.tag)]
@@ -46,11 +49,14 @@ class Settings(
     ModelSettings,
     AliasSettings,
     RolloutSettings,
+    WatchSettings,
     FleetGatewaySettings,
     GatewaySettings,
     BundleSettings,
     RemoveSettings,
+    AdoptSettings,
     UnitSettings,
+    SudoSettings,
 ):
     """The settings of one host. Flat, because pyinfra looks keys up whole and never merges."""
 
@@ -60,9 +66,12 @@ class Settings(
     HEADINGS: ClassVar[Mapping[str, str]] = {
         "engine_version": "The engine: which Ollama",
         "ollama_models": "Ollama's own variables, by their names in lower case",
+        "sudo_password": "Entering as a user who is not root (docs/hosts.md)",
         "unit_network": "The engine's unit: its network and limits (docs/security.md)",
+        "adopt": "An Ollama that is there already (docs/adopt.md)",
         "driver_branch": "The NVIDIA driver",
         "rollout_canary": "The rollout: who goes first, when it stops, who is left alone",
+        "watch": "The watch: a timer that looks after the host (docs/monitoring/README.md)",
         "alias": "The name that clients ask for, and changes of what serves it",
         "expose_unauthenticated": "Who reaches it, and the gateway for that (docs/gateway.md)",
         "pool_mixed": "A fleet gateway, on hosts of the group gateway (docs/fleet-gateway.md)",

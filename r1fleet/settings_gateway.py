@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, ValidationInfo, field_validator
 
+from r1fleet import secret_source
 from r1fleet import settings_check as check
 from r1fleet.gateway import tokens
 from r1fleet.settings_check import Bad
@@ -47,7 +48,7 @@ def _host_name(value: str) -> str:
 
 
 def _source(value: str) -> str:
-    if not tokens.is_source(value) or not value.isprintable():
+    if not secret_source.is_source(value) or not value.isprintable():
         raise Bad("says not where the tokens are", "use env:NAME, file:PATH or command:WORDS")
     return value
 

@@ -16,7 +16,7 @@ from r1fleet.settings_check import Bad
 _SECRET = (
     *("https_proxy", "extra_env", "registry_login_command", "registry_login_file"),
     *("model_sources", "registry_url", "engine_url", "mirror_url", "driver_repository_url"),
-    *("gateway_tokens", "gateway_url"),
+    *("gateway_tokens", "gateway_url", "sudo_password"),
 )
 _KINDS = {
     "int": ("is not a whole number", "give a whole number"),

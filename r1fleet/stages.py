@@ -8,6 +8,8 @@ from typing import Any
 from pyinfra.api import FunctionCommand
 
 from r1fleet import decide, handover, holes, outcome, paths, sticky, tags
+from r1fleet.adopt import install as adopt
+from r1fleet.adopt.plan import plan as plan_adoption
 from r1fleet.alias import wanted as alias
 from r1fleet.bundle import contents, needs, send
 from r1fleet.drain import drain
@@ -39,6 +41,8 @@ from r1fleet.verify.fingerprint import (
 )
 from r1fleet.verify.fingerprint import state as new_state
 from r1fleet.verify.judge import SmokeWanted, check_loaded
+from r1fleet.watch import install as watching
+from r1fleet.watch.wanted import watch as watch_wanted
 
 Commands = Generator[FunctionCommand, None, None]
 Tried = Mapping[str, Any] | None  # what trying a size on gave, as state.json keeps it
@@ -49,7 +53,7 @@ MOST_TRIES = 4
 def checked(run: HostRun) -> Generator[FunctionCommand, None, Probe]:
     """The first probe, or the refusal of a host on which nothing should be begun."""
     if run.probe is None:
-        yield fail("probe", run.trouble, "look at the host, then run again")
+        yield fail("probe", run.trouble, run.fix)
     assert run.probe
     for refusal in decide.refusals(run.settings, run.probe):
         yield fail(*refusal)
@@ -60,6 +64,10 @@ def checked(run: HostRun) -> Generator[FunctionCommand, None, Probe]:
         outcome.of(run.host.name).mirrors = not run.rehearsing
     if not run.settings.serve:
         return run.probe
+    adoption = plan_adoption(run.probe, run.settings)
+    if adoption.refusal:
+        yield fail(*adoption.refusal)
+    outcome.of(run.host.name).note(list(adoption.told))
     plan = plan_driver(run.probe, run.settings)
     if plan.action == "refuse":
         yield fail("driver", plan.reason, plan.fix, shows=plan.commands)
@@ -108,6 +116,10 @@ def store(run: HostRun, probe: Probe) -> Generator[FunctionCommand, None, Probe]
     """The model directory, with what a former one holds; returns the probe after it."""
     new = run.settings.ollama_models
     yield from engine.prepare._inner(probe, new)
+    if not run.adopting and (takings := plan_adoption(probe, run.settings).takings):
+        run.adopting = takings
+        yield from adopt.take._inner(takings, probe, new)
+        probe = yield from look_again(run, whatever=not run.rehearsing)
     old = move.former(probe.state, new)
     if old is None or run.moved:
         return probe
@@ -233,6 +245,7 @@ def verify(
         verified = None
         if found.smoke:
             verified = verified_entry(found.smoke, stamp, proof.model, found.settings)
+    yield from adopt.leave._inner(run.adopting, run.settings.ollama_models)
     models = {
         one.want.name: state_entry(one.installed)
         | {"brought": tags.was_brought(probe.state, found.brought, one.want.name, one.digest)}
@@ -243,6 +256,14 @@ def verify(
     record = sticky.record(sizing, policy(run.settings), tried)
     state_with = partial(new_state, record, models, verified, mount)
     return (yield from handover.finish(run, probe, proof, extras, choice, pulls[0], state_with))
+
+
+def watch(run: HostRun, probe: Probe, choice: Choice) -> Commands:
+    """The timer that looks after the host from now on; or none, by the settings."""
+    if run.settings.watch:
+        yield from watching.install._inner(probe, watch_wanted(run.settings, choice, probe))
+    else:
+        yield from watching.remove._inner(probe)
 
 
 def tidy(
@@ -270,6 +291,6 @@ def tidy(
 def look_again(run: HostRun, *, whatever: bool = False) -> Generator[FunctionCommand, None, Probe]:
     """The host as it is now; asked only if this run has changed something since the last look."""
     if (run.stale or whatever) and run.look() is None:
-        yield fail("probe", run.trouble, "look at the host, then run again")
+        yield fail("probe", run.trouble, run.fix)
     assert run.probe
     return run.probe

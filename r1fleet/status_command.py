@@ -52,7 +52,7 @@ def status(
     Example: r1fleet status inventories/prod.py
              r1fleet status inventories/prod.py --limit gpu1.example.org --watch --every 5
     """
-    fleet = fleet_of(inventory, limit, data)
+    fleet = fleet_of(inventory, limit, data, elevates=True)
     if watch:
         _watch(fleet, as_json, every)
     found = look(fleet)

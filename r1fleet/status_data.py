@@ -13,6 +13,7 @@ from r1fleet.settings import Settings
 from r1fleet.sisters import compare
 from r1fleet.sizing import Choice
 from r1fleet.verify.fingerprint import remembered
+from r1fleet.watch import said
 
 SCHEMA = 1
 
@@ -37,7 +38,7 @@ def whole(rows: Sequence[Mapping[str, Any]], now: datetime) -> dict[str, Any]:
 def silent_row(host: str, verdict: str, reason: str) -> dict[str, Any]:
     """The row of a host of which nothing is known."""
     known = ("driver", "engine", "tag", "digest", "alias", "context", "placement", "residency")
-    proof = ("verified_at", "verified_age_s", "tokens_per_s", "disk_free_bytes", "lease")
+    proof = ("verified_at", "verified_age_s", "tokens_per_s", "disk_free_bytes", "lease", "watch")
     empty = dict.fromkeys((*known, *proof))
     lists = ("drift", "pending", "warnings", "cards", "others_on_gpu")
     listed: dict[str, list[Any]] = {name: [] for name in lists}
@@ -78,6 +79,7 @@ def row(
         "tokens_per_s": proof.tokens_per_s if proof else None,
         "disk_free_bytes": probe.models.disk_free_bytes,
         "lease": held,
+        "watch": said.facts(probe, now),
         "drift": [{"kind": item.kind, "what": item.what} for item in drift],
         "pending": [step.strip() for step in pending],
         "warnings": list(warnings),

@@ -21,7 +21,7 @@ def question(fleet: "Fleet") -> "Callable[[Host], Probe]":
         run = HostRun(host, fleet.settings[host.name])
         if probe := run.look():
             return probe
-        raise NoAnswer(run.trouble)
+        raise NoAnswer(f"{run.trouble}; {run.fix}")
 
     return ask
 

@@ -9,6 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from r1fleet.model.manifest import human
+from r1fleet.watch import said
 from r1fleet.words import age, plain, short
 
 STYLES = {"as wanted": "green", "drift": "yellow", "held": "yellow"}
@@ -115,6 +116,8 @@ def _lines(row: Mapping[str, Any]) -> Iterator[Text]:
         yield _line(row, f"drift, {item['kind']}", "yellow", item["what"])
     if row["slower"]:
         yield _line(row, "slower", "yellow", row["slower"])
+    for text in said.lines(row["watch"]):
+        yield _line(row, "watch", "yellow", text)
     for warning in row["warnings"]:
         yield _line(row, "warning", "cyan", warning)
 

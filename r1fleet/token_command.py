@@ -73,8 +73,8 @@ def revoke(name: str, old: bool, file: str) -> None:
     """Take the tokens of NAME out of the store; the next run takes them from the hosts.
 
     \b
-    Example: r1fleet token new alice, a run, the clients change, then:
-             r1fleet token revoke alice --old
+    Example: r1fleet token revoke alice --old
+             (after `r1fleet token new alice`, a run, and a change of the clients)
     """
     from r1fleet.gateway import tokens  # noqa: PLC0415
 
@@ -92,7 +92,7 @@ def _read(path: Path) -> str:
     from r1fleet.gateway import tokens  # noqa: PLC0415
 
     try:
-        text = tokens.read_file(str(path))
+        text = tokens.text_of(f"file:{path}")
         tokens.parse(text)
     except tokens.TokensError as error:
         raise _stop(f"{path}: {error}") from None

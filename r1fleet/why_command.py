@@ -31,7 +31,7 @@ def why(inventory: str, host: str, data: tuple[str, ...], as_json: bool) -> None
     \b
     Example: r1fleet why inventories/prod.py gpu1.example.org
     """
-    fleet, chosen = one_of(inventory, host, data)
+    fleet, chosen = one_of(inventory, host, data, elevates=True)
     (answer,) = fleet.ask(_read, READ_LIMIT_S).values()
     if answer.value is None:
         click.echo(f"{host}: {answer.reason}", err=True)
@@ -57,18 +57,6 @@ def _show(host: str, output: list[str], as_json: bool) -> None:
 
 
 def _read(host: "Host") -> list[str]:
-    from pyinfra.api.facts import get_fact  # noqa: PLC0415
+    from r1fleet import elevate, timeline  # noqa: PLC0415
 
-    from r1fleet.reach import NoAnswer  # noqa: PLC0415
-    from r1fleet.timeline_fact import History  # noqa: PLC0415
-
-    lines: list[str] | None = get_fact(
-        host.state,
-        host,
-        History,
-        kwargs={"_timeout": READ_LIMIT_S},
-        apply_failed_hosts=False,
-    )
-    if lines is None:
-        raise NoAnswer("the host refused the command")
-    return lines
+    return elevate.answer(host, timeline.COMMAND, timeout_s=READ_LIMIT_S).splitlines()

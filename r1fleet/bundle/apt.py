@@ -15,8 +15,9 @@ import tarfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from pyinfra.api import FactBase
+from pyinfra.api import Host
 
+from r1fleet import elevate
 from r1fleet.bundle import fetch
 from r1fleet.bundle.contents import field
 from r1fleet.bundle.fetch import PackError
@@ -56,16 +57,19 @@ _PROXY = re.compile(
 )
 
 
-class AptSources(FactBase[dict[str, str]]):
-    """A host's apt sources and keys (`tar`, in base64) and its proxies (`proxies`)."""
+def sources_of(host: Host) -> dict[str, str]:
+    """A host's apt sources and keys (`tar`, in base64) and its proxies (`proxies`).
 
-    def command(self) -> str:
-        return _SOURCES
+    Raises what elevate.answer does.
+    """
+    return read_sources(elevate.answer(host, _SOURCES, timeout_s=120).splitlines())
 
-    def process(self, output: list[str]) -> dict[str, str]:
-        packed = [line.removeprefix("tar ") for line in output if line.startswith("tar ")]
-        proxies = [line for line in output if _PROXY.fullmatch(line)]
-        return {"tar": "".join(packed), "proxies": "\n".join(proxies)}
+
+def read_sources(output: list[str]) -> dict[str, str]:
+    """The same, of what the host printed."""
+    packed = [line.removeprefix("tar ") for line in output if line.startswith("tar ")]
+    proxies = [line for line in output if _PROXY.fullmatch(line)]
+    return {"tar": "".join(packed), "proxies": "\n".join(proxies)}
 
 
 class Apt:

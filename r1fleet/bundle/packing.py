@@ -9,15 +9,16 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from pyinfra.api.facts import get_fact
+from paramiko import SSHException
 
 from r1fleet.bundle import fetch, needs
-from r1fleet.bundle.apt import Apt, AptSources, plain_name, stanza
+from r1fleet.bundle.apt import Apt, plain_name, sources_of, stanza
 from r1fleet.bundle.contents import FILE, SCHEMA, blob, stanzas
 from r1fleet.bundle.contents import field as field_of
 from r1fleet.bundle.fetch import PackError
 from r1fleet.bundle.needs import DriverPackages
 from r1fleet.driver.foreign import Stop
+from r1fleet.elevate import NotBegun
 from r1fleet.engine.install import TOOLS
 from r1fleet.engine.wanted import ARCHIVE_ARCH
 from r1fleet.fleet import HostRun
@@ -62,9 +63,10 @@ def needs_of(run: HostRun) -> dict[str, Any]:
         "left_out": left_out,
     }
     if "apt-get" in probe.tools:
-        found["apt"] = get_fact(run.host.state, run.host, AptSources, apply_failed_hosts=False)
-        if not found["apt"]:
-            left_out.append("packages: its apt sources could not be read")
+        try:
+            found["apt"] = sources_of(run.host)
+        except (NotBegun, OSError, EOFError, SSHException) as error:
+            left_out.append(f"packages: its apt sources could not be read: {error}")
     else:
         left_out.append("packages: only those of apt are packed")
     return found

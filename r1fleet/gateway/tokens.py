@@ -6,17 +6,14 @@ Its first line, `key ...`, is what the tokens of fleet gateways are derived from
 import base64
 import hashlib
 import hmac
-import os
 import re
 import secrets
-import stat
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cache
-from pathlib import Path
 from typing import Literal, cast, get_args
 
-from r1fleet import secret_command
+from r1fleet import secret_source
 
 Role = Literal["use", "admin"]
 
@@ -107,56 +104,25 @@ def _token(words: list[str]) -> Token | None:
     return Token(words[0], cast(Role, words[1]), words[2])
 
 
-def is_source(source: str) -> bool:
-    """Whether a text says where a store is: env:NAME, file:PATH or command:WORDS."""
-    kind, _, rest = source.partition(":")
-    return kind in ("env", "file", "command") and bool(rest.strip())
-
-
 @cache
 def read(source: str) -> Store:
     """The store of a setting; read once in a run, a command may want a finger on a key.
 
     Raises TokensError.
     """
-    kind, _, rest = source.partition(":")
     try:
-        text = {"env": _variable, "file": read_file, "command": _said}[kind](rest.strip())
-        return parse(text)
+        return parse(text_of(source))
     except TokensError as error:
-        told = kind if kind == "command" else source  # a command may have a password in it
-        raise TokensError(f"gateway_tokens: {told}: {error}") from None
+        raise TokensError(f"gateway_tokens: {secret_source.shown(source)}: {error}") from None
 
 
-def _variable(name: str) -> str:
-    if name not in os.environ:
-        raise TokensError("there is no such variable")
-    return os.environ[name]
-
-
-def read_file(name: str) -> str:
-    """The text of a store that nobody else can read. Raises TokensError."""
-    path = Path(name).expanduser()
+def text_of(source: str) -> str:
+    """What a source holds. Raises TokensError."""
     try:
-        with path.open(encoding="utf-8") as file:
-            mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
-            if mode & 0o077:
-                raise TokensError(f"others can read it (mode {mode:o}); chmod 600 {path}")
-            return file.read()
-    except FileNotFoundError:
-        raise TokensError("it is not there; `r1fleet token new NAME` makes it") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise TokensError(f"it cannot be read: {_why(error)}") from None
-
-
-def _why(error: Exception) -> str:
-    return getattr(error, "strerror", None) or "it is not text"
-
-
-def _said(command: str) -> str:
-    try:
-        return secret_command.said(command)
-    except secret_command.CommandError as error:
+        return secret_source.text(source)
+    except secret_source.NoFileError as error:
+        raise TokensError(f"{error}; `r1fleet token new NAME` makes it") from None
+    except secret_source.SourceError as error:
         raise TokensError(str(error)) from None
 
 

@@ -13,11 +13,6 @@ done
 # A unit of somebody else that has Ollama's name is not ours.
 ENGINE = f"""
 ours() {{ grep -q '^# Written by r1fleet' "$1" 2>/dev/null; }}
-[ ! -r {paths.ETC}/watch.conf ] || (
-  systemctl disable -q --now r1fleet-watch.timer; systemctl stop r1fleet-watch.service
-  . {paths.ETC}/watch.conf; [ -z "${{textfile_dir-}}" ] || rm -f "$textfile_dir/r1fleet.prom"
-) 2>/dev/null
-rm -f {_SYSTEMD}/r1fleet-watch.service {_SYSTEMD}/r1fleet-watch.timer
 systemctl stop {paths.PULL_UNIT} r1fleet-engine.service r1fleet-gateway-fetch.service 2>/dev/null
 systemctl disable -q --now r1fleet-preload.service 2>/dev/null
 rm -f {paths.PRELOAD_UNIT} {paths.ENGINE_HARDENING}

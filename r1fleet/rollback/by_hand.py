@@ -1,6 +1,8 @@
 """The way back by hand: pyinfra INVENTORY rollback.py (docs/alias.md)."""
 
-from collections.abc import Generator
+from collections import defaultdict
+from collections.abc import Generator, Mapping
+from dataclasses import dataclass
 
 from pyinfra.api import FunctionCommand, operation
 
@@ -19,6 +21,32 @@ AGAIN = (
     "went back by hand: deploy.py goes forward again as long as the settings ask for what was left"
 )
 SAME = "serves that state already"
+
+
+@dataclass(frozen=True)
+class Turn:
+    """Hosts that go back at the same time."""
+
+    name: str
+    hosts: frozenset[str]
+
+    def __str__(self) -> str:
+        return self.name
+
+
+def turns(runs: Mapping[str, HostRun]) -> list[Turn]:
+    """All hosts at once: a way back is urgent. Behind a fleet gateway half of each kind of GPU
+    first, so that its clients always have one that answers."""
+    if not any(run.balancers for run in runs.values()):
+        return [Turn("all hosts", frozenset(runs))]
+    kinds: dict[tuple[str, ...], list[str]] = defaultdict(list)
+    for name, run in runs.items():
+        kinds[tuple(gpu.name for gpu in run.probe.driver.gpus) if run.probe else ()].append(name)
+    first = {name for names in kinds.values() for name in names[: (len(names) + 1) // 2]}
+    return [
+        Turn("one half", frozenset(first)),
+        Turn("the other half", frozenset(set(runs) - first)),
+    ]
 
 
 @operation()
@@ -44,7 +72,7 @@ def way_back(run: HostRun) -> Commands:
     """The commands, under whoever's lease they are."""
     found, probe = outcome.of(run.host.name), run.probe
     if probe is None:
-        yield fail("probe", run.trouble, "look at the host, then run again")
+        yield fail("probe", run.trouble, run.fix)
         return
     now, to = find(probe.served, probe.state.get("served")), run.settings.to
     target = former(probe.served, probe.state.get("served"), to)

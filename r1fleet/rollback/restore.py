@@ -96,7 +96,7 @@ def restore(host_run: HostRun, back: Restoration) -> Commands:
     yield from beside.extras._inner(proof, back.what.extras_wanted)
     probe = host_run.look()
     if probe is None:
-        yield fail("probe", host_run.trouble, "look at the host, then run again")
+        yield fail("probe", host_run.trouble, host_run.fix)
         return
     state = _state(host_run, back.what, probe)
     yield from _drop_names(back.what, state, probe)

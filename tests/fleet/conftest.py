@@ -4,10 +4,10 @@ lab/eight.yaml`, or make lab-fleet."""
 import pytest
 
 from tests.fleet.clients import TOLD
-from tests.lab.conftest import Lab, served
+from tests.lab.conftest import Lab, fault, served
 from tests.lab.conftest import lab as whole_lab
 
-__all__ = ["lab", "served", "whole_lab"]
+__all__ = ["fault", "lab", "served", "whole_lab"]
 
 
 @pytest.fixture(scope="session")

@@ -218,8 +218,20 @@ def test_a_new_tag_moves_every_client_once(shared: Shared, tmp_path: Path) -> No
         assert mine == sorted(mine)  # READY, and READYX from one moment on
         assert set(mine) == {"READY", "READYX"}
     assert shared.reloads() == reloads
-    back = shared.deploy()
-    assert back.code == 0, back.output
+
+
+def test_the_way_back_by_hand_goes_on_behind_the_gateway(shared: Shared) -> None:
+    """rollback.py takes one half of the hosts after the other."""
+    lab, flags = shared.lab, ("-y", *shared.flags)
+    with Crowd(shared.door, "rollback.py") as crowd:
+        process = lab.start_deploy(*flags, job="rollback.py")
+        output, _ = process.communicate(timeout=600)
+        assert process.returncode == 0, output
+        crowd.wait_for(8)
+    assert [mine[-1] for mine in crowd.words] == ["READY"] * len(crowd.words), crowd.told
+    assert not crowd.failed, (crowd.told, crowd.failed[:5])
+    settled = shared.deploy()
+    assert set(settled.verdicts().values()) == {"as wanted"}, settled.output
 
 
 def test_hosts_that_fail_are_passed_over(shared: Shared) -> None:

@@ -1,5 +1,6 @@
 """One of eight equal hosts that is slower: status names it, and what differs about it."""
 
+import json
 from collections.abc import Callable
 
 import pytest
@@ -11,14 +12,10 @@ pytestmark = pytest.mark.lab
 
 SLOW = "n5"
 STATE = "/var/lib/r1fleet/state.json"
-# Tokens per second say nothing in the lab, so those of the proofs are set: 20 beside 40.
-SET = """python3 - <<'END'
-import json, pathlib
-path = pathlib.Path("{state}")
-state = json.loads(path.read_text())
-state["verified"]["tokens_per_s"] = {speed}
-path.write_text(json.dumps(state))
-END"""
+
+
+def put(lab: Lab, host: str, text: str) -> None:
+    lab.on(host, f"cat >{STATE} <<'END'\n{text}\nEND")
 
 
 def test_the_slower_sister_is_named_with_what_differs(
@@ -27,7 +24,10 @@ def test_the_slower_sister_is_named_with_what_differs(
     before = {host: lab.on(host, f"cat {STATE}") for host in lab.hosts}
     try:
         for host in lab.hosts:
-            lab.on(host, SET.format(state=STATE, speed=20.0 if host == SLOW else 40.0))
+            # Tokens per second say nothing in the lab, so those of the proofs are set.
+            state = json.loads(before[host])
+            state["verified"]["tokens_per_s"] = 20.0 if host == SLOW else 40.0
+            put(lab, host, json.dumps(state))
         fault(SLOW, "slow-slot")
         rows = hosts(code=0)
         said = {host: row["slower"] for host, row in rows.items() if row["slower"]}
@@ -38,4 +38,4 @@ def test_the_slower_sister_is_named_with_what_differs(
         assert rows[SLOW]["verdict"] == "as wanted"
     finally:
         for host, text in before.items():
-            lab.on(host, f"cat >{STATE} <<'END'\n{text}\nEND")
+            put(lab, host, text.rstrip())

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 import time
@@ -15,6 +16,7 @@ import pytest
 
 from r1fleet.gateway.pool import pool_id
 from tests.lab.conftest import BIN, ROOT, Lab, Run
+from tests.pages_table import given_to
 
 pytestmark = pytest.mark.lab
 
@@ -652,3 +654,41 @@ def test_the_unit_and_the_files_keep_to_themselves(behind: Behind) -> None:
     assert figure
     print(f"systemd-analyze security r1fleet-gateway: {figure[1]}")
     assert float(figure[1]) <= 1.5
+
+
+def test_the_pages_commands_show_what_they_say(behind: Behind, tmp_path: Path) -> None:
+    """Those of docs/gateway.md and docs/security.md, as they stand there."""
+    run = behind.deploy()
+    assert run.code == 0, run.output
+    token, said = behind.new("dora"), {}
+    assert behind.deploy().code == 0
+    todo = given_to("tests/lab/test_gateway.py::test_the_pages_commands_show_what_they_say")
+    for command in todo:
+        program, _, rest = command.text.partition(" ")
+        text = command.text.replace("HOST", behind.address).replace("gpu1:", f"{behind.address}:")
+        if program == "ssh":  # root needs no sudo, and the lab's hosts may have none for it
+            words = behind.lab.ssh(HOST)
+            text = f"{shlex.join(words)} {rest.partition(' sudo ')[2]}"
+        if program in ("ssh", "curl"):
+            environment = {"TOKEN": token, "PATH": os.environ["PATH"], "no_proxy": "*"}
+            done = subprocess.run(
+                ["bash", "-c", text],
+                cwd=tmp_path,
+                env=environment,
+                capture_output=True,
+                text=True,
+                check=False,
+            )
+            assert done.returncode == 0, text + done.stderr
+            said[command.text] = done.stdout
+        else:
+            said[command.text] = behind.lab.on(HOST, text, ok=False)
+    answers = [text for command, text in said.items() if command.startswith("curl")]
+    assert sorted("deepseek-r1" in answer for answer in answers) == [False, True]
+    assert "BEGIN CERTIFICATE" in (tmp_path / "root.crt").read_text()
+    (count,) = (text for command, text in said.items() if command.startswith("journalctl"))
+    assert count == "0\n"
+    (rights,) = (text for command, text in said.items() if command.startswith("stat"))
+    assert [line.split()[0] for line in rights.splitlines()] == ["640", "640", "700"]
+    (figure,) = (text for command, text in said.items() if command.startswith("systemd-analyze"))
+    assert "exposure level for r1fleet-gateway.service" in figure

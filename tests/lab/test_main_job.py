@@ -17,6 +17,7 @@ UNTOUCHED = (
     "find / -xdev -newer /run/r1test-mark -type f"
     " -not -path '/proc/*' -not -path '/sys/*' -not -path '/dev/*' -not -path '/run/*'"
     " -not -path '/tmp/*' -not -path '/var/log/*' -not -path '/var/lib/systemd/*'"
+    " -not -path '/var/lib/r1fleet/watch/*'"  # the host's own timer, not the run
 )
 
 

@@ -4,6 +4,7 @@ systemctl and systemd-run are stand-ins that know one transient unit.
 """
 
 import os
+import shlex
 import stat
 import subprocess
 from collections.abc import Generator, Iterable
@@ -47,6 +48,7 @@ class FakeHost:
     current_op_global_arguments: dict[str, Any] = field(default_factory=dict)
     scripts: list[str] = field(default_factory=list)
     connector: Any = None
+    data: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for tool, text in (("systemd-run", SYSTEMD_RUN), ("systemctl", SYSTEMCTL)):
@@ -71,6 +73,9 @@ class FakeHost:
     def run_shell_command(
         self, command: str, print_output: bool, print_input: bool, **arguments: Any
     ) -> tuple[bool, Output]:
+        words = shlex.split(command)
+        if words[:2] == ["sh", "-c"] and len(words) == 3:  # as r1fleet.elevate sends it
+            command = words[2]
         for path in MOVED:
             command = command.replace(path, str(self.at(path)))
         self.scripts.append(command)

@@ -62,9 +62,21 @@ def test_a_host_as_wanted_has_none() -> None:
 
 def test_of_a_host_that_is_only_a_mirror_no_model_is_wanted() -> None:
     idle = unit("ollama.service", active="inactive")
+    idle.units.pop("r1fleet-watch.timer")
+    idle = replace(idle, files={p: d for p, d in idle.files.items() if "watch" not in p})
     assert drift_of(replace(idle, driver=BARE_DRIVER), serve=False) == ()
     told = find(Settings(serve=False), idle, None, ["mirror: starts the mirror"], datetime.now(UTC))
     assert told == (Drift("step", "a run starts the mirror"),)
+
+
+def test_a_watch_that_is_stopped_missing_or_no_longer_wanted_is_drift() -> None:
+    stopped = unit("r1fleet-watch.timer", active="inactive")
+    assert only(stopped) == ("unit", "r1fleet-watch.timer is stopped")
+    assert only(served(), watch=False) == ("step", "a run takes the watch away")
+    assert only(files(paths.WATCH, None)) == ("file", f"{paths.WATCH} is missing")
+    assert only(served(), watch_interval_s=60)[1] == (
+        f"{paths.WATCH_TIMER} is not as r1fleet writes it"
+    )
 
 
 def test_an_edited_and_a_missing_file_are_named() -> None:

@@ -46,7 +46,7 @@ def stages(steps: list[str]) -> list[str]:
 def test_a_bare_host_goes_through_all_stages_in_order() -> None:
     steps = plan(bare("T4"))
     assert stages(steps) == [
-        *("tools", "driver", "engine", "pull", "sizing", "model", "verify", "alias"),
+        *("tools", "driver", "engine", "pull", "sizing", "model", "verify", "alias", "watch"),
     ]
     assert "driver: installs branch 580, open modules" in steps
     assert any("deepseek-r1:14b" in step for step in steps if step.startswith("pull"))
@@ -118,6 +118,12 @@ def test_a_dry_run_shows_the_very_commands() -> None:
 def test_a_login_without_roots_rights_is_told_what_to_set() -> None:
     (told,) = plan(bare("T4", is_root=False))
     assert "_sudo = True" in told
+
+
+def test_a_mac_is_told_what_it_is_and_not_what_it_lacks() -> None:
+    mac = bare(ram_mib=0, arch="arm64", distro="unknown", is_root=False, tools=frozenset({"curl"}))
+    (told,) = plan(mac)
+    assert "it does not run Linux; serve from a Linux host" in told
 
 
 def test_a_model_directory_whose_mount_is_gone_is_refused() -> None:

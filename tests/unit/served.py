@@ -15,6 +15,8 @@ from r1fleet.settings import Settings
 from r1fleet.sizing import Choice, policy
 from r1fleet.verify.fingerprint import fingerprint, settings_stamp
 from r1fleet.verify.fingerprint import state as new_state
+from r1fleet.watch.wanted import TIMER
+from r1fleet.watch.wanted import watch as watch_wanted
 from tests.unit.build import RUNNING, bare, working
 
 DIGEST = "c7" * 32
@@ -34,7 +36,11 @@ def served(**changes: Any) -> Probe:
         driver=working("T4", processes=(llama,)),
         tools=frozenset({"aria2c", "zstd", "curl", "tar", "apt-get", "systemd-run"}),
         user_groups=frozenset({"ollama", "video"}),
-        units={"ollama.service": RUNNING, "r1fleet-preload.service": LOADED_ONCE},
+        units={
+            "ollama.service": RUNNING,
+            "r1fleet-preload.service": LOADED_ONCE,
+            TIMER: RUNNING,
+        },
         models=ModelStore(
             "directory",
             "ollama:ollama",
@@ -49,7 +55,8 @@ def served(**changes: Any) -> Probe:
     sizing = decide.size(settings, probe).sizing
     choice = sizing.chosen
     engine = wanted.engine(settings, choice, probe)
-    files = (*engine.files, *wanted.preload(settings, NAME).files)
+    watch = watch_wanted(settings, choice, probe)
+    files = (*engine.files, *wanted.preload(settings, NAME).files, *watch.files)
     probe = replace(
         probe,
         engine_current=engine.archive.key,

@@ -2,7 +2,7 @@
 
 import pytest
 
-from r1fleet.bundle.apt import AptSources, own_sources, plain_name
+from r1fleet.bundle.apt import own_sources, plain_name, read_sources
 from r1fleet.bundle.packages import installs
 
 LIST = """\
@@ -73,5 +73,5 @@ Conf curl (7.88.1-10+deb12u15 localhost [amd64])
 def test_a_host_says_only_proxies_to_the_apt_of_this_machine(line: str) -> None:
     """Its configuration may name commands, which would be run here."""
     sound = 'Acquire::http::Proxy "http://10.0.0.1:3142";'
-    told = AptSources().process(["tar QUJD", sound, line, 'Acquire::http::Proxy::h "DIRECT";'])
+    told = read_sources(["tar QUJD", sound, line, 'Acquire::http::Proxy::h "DIRECT";'])
     assert told == {"tar": "QUJD", "proxies": f'{sound}\nAcquire::http::Proxy::h "DIRECT";'}

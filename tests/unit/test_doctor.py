@@ -14,6 +14,7 @@ from r1fleet import probe
 from r1fleet.anonymous import anonymous
 from r1fleet.doctor import Check, checks, is_sound
 from r1fleet.drift import Drift
+from r1fleet.hostfacts import Probe, Unit, Watch
 from r1fleet.settings import Settings
 from r1fleet.status_data import row, silent_row
 from tests.unit.served import choice_of, served
@@ -38,6 +39,28 @@ def test_a_sound_host_tells_what_was_seen() -> None:
     assert found["alias"] == "deepseek-r1:fleet"
     assert found["proof"].endswith("42.0 tokens/s")
     assert found["disk"] == "900.0 GB free"
+
+
+def test_what_the_hosts_own_watch_says_is_a_warning_at_most() -> None:
+    since_s = int(NOW.timestamp()) - 300
+    quiet = replace(served(), watch=Watch(since_s=since_s))
+    failing = replace(
+        served(),
+        watch=Watch(("disk",), "90 MiB are free", since_s, (since_s, since_s - 90000)),
+        units={**served().units, "r1fleet-watch.service": Unit(active="failed")},
+    )
+    assert watch_of(quiet) == [("ok", "nothing to tell for 5 min")]
+    assert watch_of(failing) == [
+        ("warning", "its last look was cut off"),
+        ("warning", "failing for 5 min: 90 MiB are free"),
+        ("warning", "the model was on the CPU, repaired once in 24 hours"),
+    ]
+    assert watch_of(served()) == []
+
+
+def watch_of(probe: Probe) -> list[tuple[str, str]]:
+    made = row("gpu1", Settings(), probe, choice_of(probe), (), [], None, (), NOW)
+    return [(check.level, check.what) for check in checks(made) if check.name == "watch"]
 
 
 @pytest.mark.parametrize(
@@ -107,11 +130,19 @@ def private() -> str:
     text = text.replace(
         "rc=0\n@@packages", f"99, /home/{SECRETS['user']}/venv/bin/python3, 300\nrc=0\n@@packages"
     )
+    taken = [
+        *("found port", "name ollama", f"user {SECRETS['user']}", f"exe /opt/{SECRETS['user']}/x"),
+        *(f"env OLLAMA_HOST={SECRETS['address']}", f"model x/{SECRETS['model']}/v1", "kib 12"),
+    ]
+    text = text.replace("@@holders\n", "\n".join(["@@holders", *taken, ""]))
     gateway = f'knows {{"hosts": [{{"name": "{SECRETS["host"]}"}}]}}'
     text = text.replace("@@gateway\n", f"@@gateway\n{gateway}\nroot -----BEGIN CERTIFICATE-----\n")
     lease = f'{{"schema": 1, "who": "{SECRETS["user"]}@{SECRETS["host"]}"}}'
     text = text.replace("@@lease\n", f"@@lease\n{lease}\n2026-11-26T18:00:00+00:00\n")
     state = f'{{"registry": "https://{SECRETS["registry"]}/v2", "from": "{SECRETS["address"]}",'
+    state += (
+        f'"adopted": [{{"name": "{SECRETS["user"]}", "from": "of the user {SECRETS["user"]}"}}],'
+    )
     return text.replace("@@state\n{", f"@@state\n{state}", 1)
 
 
@@ -140,6 +171,7 @@ def test_it_is_still_the_same_host() -> None:
         assert getattr(after, name) == getattr(before, name), name
     assert set(after.models.manifests.values()) == set(before.models.manifests.values())
     assert after.loaded == before.loaded
+    assert after.existing[0].number("kib") == before.existing[0].number("kib") == 12
 
 
 @given(st.text(st.characters(codec="ascii"), max_size=300))

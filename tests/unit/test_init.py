@@ -2,6 +2,7 @@
 
 import ast
 import json
+import os
 import runpy
 import subprocess
 import sys
@@ -17,9 +18,12 @@ from r1fleet.settings import Settings, read
 ROOT = Path(__file__).parents[2]
 
 
-def command(cwd: Path, *words: str) -> subprocess.CompletedProcess[str]:
+def command(cwd: Path, *words: str, home: Path | None = None) -> subprocess.CompletedProcess[str]:
     argv = [sys.executable, "-m", "r1fleet.cli", *words]
-    return subprocess.run(argv, cwd=cwd, capture_output=True, text=True, check=False)
+    environment = os.environ | ({"HOME": str(home)} if home else {})
+    return subprocess.run(
+        argv, cwd=cwd, env=environment, capture_output=True, text=True, check=False
+    )
 
 
 @pytest.mark.parametrize(
@@ -61,6 +65,37 @@ def test_the_directory_is_one_of_a_fleet(tmp_path: Path) -> None:
     assert shown.returncode == 0, shown.stderr
     found = json.loads(shown.stdout)["settings"]
     assert {row["source"] for row in found.values()} == {"default"}
+
+
+def hosts_of(folder: Path) -> dict[str, dict[str, object]]:
+    return dict(runpy.run_path(str(folder / "inventory.py"))["hosts"][0])
+
+
+def test_who_enters_a_name_of_ssh_config_stands_there(tmp_path: Path) -> None:
+    (tmp_path / ".ssh").mkdir()
+    (tmp_path / ".ssh" / "config").write_text(
+        "Host pc1\n  User anna\nHost *\n  User root\n", encoding="utf-8"
+    )
+    done = command(tmp_path, "init", "--no-plan", "pc1", "pc2", "bert@pc3", home=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert hosts_of(tmp_path) == {
+        "pc1": {"_sudo": True},
+        "pc2": {},
+        "pc3": {"ssh_user": "bert", "_sudo": True},
+    }
+
+
+def test_where_sudo_gets_its_password_is_set_at_once_and_the_password_itself_is_refused(
+    tmp_path: Path,
+) -> None:
+    wrong = command(tmp_path, "init", "--no-plan", "--sudo-password", "hunter2", "anna@pc1")
+    assert wrong.returncode == 2
+    assert "--sudo-password takes ask, env:NAME" in wrong.stderr
+    assert "hunter2" not in wrong.stderr
+    assert list(tmp_path.iterdir()) == []
+    done = command(tmp_path, "init", "--no-plan", "--sudo-password", "env:PW", "anna@pc1")
+    assert done.returncode == 0, done.stderr
+    assert runpy.run_path(str(tmp_path / "group_data" / "all.py"))["sudo_password"] == "env:PW"
 
 
 def test_each_line_of_the_settings_is_right_once_its_sign_is_taken_away(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ NO_CONFIG = SimpleNamespace(SUDO_PASSWORD=None)
 def test_a_password_for_the_process_list_is_refused_with_a_way_out(key: str) -> None:
     (line,) = passwords.refused({"a": {}, "b": {key: "hunter2", "_sudo": True}}, NO_CONFIG)
     assert line.startswith(f"b: {key}: ")
-    assert "NOPASSWD" in line
+    assert "set sudo_password instead" in line
     assert "hunter2" not in line
 
 

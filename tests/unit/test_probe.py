@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from r1fleet import probe
-from r1fleet.hostfacts import Gateway
+from r1fleet.hostfacts import Gateway, Watch
 from r1fleet.probe import ProbeError, parse
 
 # Recorded on the lab's host `duo`, Debian 12, after the main job.
@@ -62,6 +62,17 @@ def test_what_came_with_r1fleet_and_whom_a_mirror_lets_in() -> None:
     assert found.mirror_allows == ("10.0.0.1/32",)
     assert found.engine_current == "0.32.15-882e7180e766"
     assert (parse(SERVED).here, parse(SERVED).brought) == (frozenset(), ())
+
+
+def test_what_a_hosts_watch_has_noted_is_read_as_text() -> None:
+    noted = "watch faults=gpus cpu\nwatch what=0 of 1 GPUs = none\nwatch since=1800000000\n"
+    noted += "watch repairs=1799999000 x 1799990000\n"
+    found = parse(SERVED.replace("@@engine\n", f"@@engine\n{noted}"))
+    assert found.watch == Watch(
+        ("gpus", "cpu"), "0 of 1 GPUs = none", 1800000000, (1799999000, 1799990000)
+    )
+    assert found.engine_current == "0.32.15-882e7180e766"
+    assert parse(SERVED).watch is None
 
 
 def test_the_script_runs_on_this_machine_and_ends_with_zero() -> None:

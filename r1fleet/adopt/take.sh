@@ -1,0 +1,55 @@
+# Takes models along from the model directory of an Ollama that is there. Variables: OLD, NEW, OWNER
+# (user id of the files in OLD), USER (of the service). That Ollama may go on serving meanwhile:
+# nothing of OLD but the owner of its blobs is changed. On one filesystem blobs get a second name
+# and no byte is written; else they are copied and checked. It can be done again at any time.
+#
+# Neither folder is root's: no path below them is followed as root, but for a folder that is entered
+# once. What is read is read as its owner, what is written is written as the service user.
+set -u
+why() { echo "$1" >&2; exit 1; }
+as_owner() { setpriv --reuid="$OWNER" --regid="$OWNER" --clear-groups "$@"; }
+as_user() { setpriv --reuid="$USER" --regid="$USER" --clear-groups "$@"; }
+cd "$OLD/blobs" || exit 0
+[ "$(pwd -P)" != "$(cd "$NEW/blobs" 2>/dev/null && pwd -P)" ] || exit 0
+blobs() { # whole ones, of their owner; an earlier try may have given them to the service
+  find . -maxdepth 1 -type f \( -user "$OWNER" -o -user "$USER" \) -name 'sha256-*' |
+    sed -n 's|^\./\(sha256-[0-9a-f]\{64\}\)$|\1|p'
+}
+as_user mkdir -p "$NEW/blobs" "$NEW/manifests" || why "cannot write to $NEW"
+guarded=$(cat /proc/sys/fs/protected_hardlinks) # else a person could have others' files given away
+how=copy
+[ "$(stat -c %d .)" != "$(stat -c %d "$NEW/blobs")" ] || [ "$guarded" != 1 ] || how=link
+
+lacking() { blobs | while read -r b; do
+  [ "$(stat -c %s "$b")" = "$(stat -c %s "$NEW/blobs/$b" 2>/dev/null)" ] || echo "$b"; done; }
+todo=$(lacking)
+if [ $how = copy ]; then
+  need=0
+  for b in $todo; do need=$((need + $(stat -c %s "$b") / 1024 + 1)); done
+  set -- $(df -Pk "$NEW" | sed -n '2p')
+  reserve=$(($2 / 20))
+  [ $reserve -lt 1048576 ] || reserve=1048576
+  [ $((need + reserve)) -le "$4" ] ||
+    why "$OLD holds $((need / 1024)) MiB, $NEW has $(($4 / 1024)) MiB free and\
+ $((reserve / 1024)) must stay so"
+fi
+for b in $todo; do
+  # By the folder that we are in: the service user may not pass through a person's home.
+  if [ $how = link ] && chown -h "$USER:$USER" "$b" &&
+    as_user sh -c 'ln "$1" "$2.new" && mv -f "$2.new" "$2"' sh "$b" "$NEW/blobs/$b" 2>/dev/null
+  then continue; fi
+  as_owner cat "$b" | as_user sh -c 'rm -f "$1.new"; cat >"$1.new"' sh "$NEW/blobs/$b" ||
+    why "cannot copy $OLD/blobs/$b"
+  sum=$(as_user sha256sum "$NEW/blobs/$b.new")
+  # What is broken there is left behind, and comes anew.
+  if [ "sha256-${sum%% *}" = "$b" ]; then as_user mv -f "$NEW/blobs/$b.new" "$NEW/blobs/$b"
+  else as_user rm -f "$NEW/blobs/$b.new"; fi || why "cannot write to $NEW/blobs"
+done
+
+# The manifests last. Always copies: names move by changing these files.
+cd ../manifests || exit 0
+as_owner find . -type f | sed -n 's|^\./\([A-Za-z0-9._:/-]*\)$|\1|p' | while read -r m; do
+  as_owner cat "$m" </dev/null | as_user sh -c '[ ! -e "$1" ] || exit 0
+mkdir -p "${1%/*}" && cat >"$2" && mv -f "$2" "$1"' sh "$NEW/manifests/$m" "$NEW/.manifest.new" ||
+    exit 1
+done || why "cannot write to $NEW/manifests"

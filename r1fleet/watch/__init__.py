@@ -1,0 +1,1 @@
+"""The watch: a timer on each host that looks after it between two runs (docs/monitoring)."""
