@@ -14,7 +14,6 @@ BUNDLE_DIR = f"{STATE_DIR}/bundle"  # what was sent from a bundle, until it is i
 BROUGHT_FILE = f"{STATE_DIR}/brought"  # packages and users that are ours (r1fleet/brought.py)
 ADOPTED_DIR = f"{STATE_DIR}/adopted"  # files of an Ollama that was there, by their own paths
 SERVED_DIR = f"{STATE_DIR}/served"  # what was proven last and before, root's alone
-ADOPTED_DIR = f"{STATE_DIR}/adopted"  # files of an Ollama that was there, by their own paths
 
 ENGINE_HOME = "/var/lib/ollama"  # of the service user
 ENGINE_ENV = f"{ETC}/ollama.env"

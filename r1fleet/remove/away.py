@@ -23,6 +23,7 @@ from r1fleet.remove import plan as planning
 from r1fleet.remove import scripts, who
 from r1fleet.remove.plan import Removal
 from r1fleet.shell import assign
+from r1fleet.watch import install as watch
 
 Commands = Generator[FunctionCommand, None, None]
 UNIT = "r1fleet-driver-away"
@@ -104,6 +105,7 @@ def _plan(host_run: HostRun) -> Commands:
     for line in goes.stays:
         _note(host_run, line)
     yield step("remove", "looks for packages being installed", _at_work(), "run again when it ends")
+    yield from watch.remove._inner(probe)  # first: it starts an engine again that is not well
     yield from drain._inner(probe, settings.drain_timeout_s)
     yield from _services(goes, probe, settings.mirror_dir)
     yield from bring_back._inner(probe.state, goes.models_dir, SERVICE_USER)
@@ -118,7 +120,7 @@ def _services(goes: Removal, probe: Probe, mirror_dir: str) -> Commands:
     if goes.engine:
         yield step(
             "remove",
-            "stops Ollama and what looks after it, and takes them away",
+            "stops Ollama and takes it away",
             scripts.ENGINE,
             "see to ollama.service on the host",
             change="Ollama removed",

@@ -1,7 +1,6 @@
 """What is run on a host to take r1fleet away. Each can be run again, whatever is left."""
 
 from r1fleet import paths
-from r1fleet.watch import install as watch
 
 _SYSTEMD = "/etc/systemd/system"
 
@@ -14,7 +13,6 @@ done
 # A unit of somebody else that has Ollama's name is not ours.
 ENGINE = f"""
 ours() {{ grep -q '^# Written by r1fleet' "$1" 2>/dev/null; }}
-{watch.REMOVE}
 systemctl stop {paths.PULL_UNIT} r1fleet-engine.service r1fleet-gateway-fetch.service 2>/dev/null
 systemctl disable -q --now r1fleet-preload.service 2>/dev/null
 rm -f {paths.PRELOAD_UNIT} {paths.ENGINE_HARDENING}

@@ -75,7 +75,7 @@ def test_a_host_is_drained_and_its_state_goes_last() -> None:
     assert steps(run) == [
         "remove: looks for packages being installed",
         "engine: waits for running requests",
-        "remove: stops Ollama and what looks after it, and takes them away",
+        "remove: stops Ollama and takes it away",
         "remove: removes the user ollama",
         "remove: removes the packages aria2",
         "remove: removes its settings, scripts, state and history",
@@ -102,7 +102,7 @@ def test_all_of_it_goes_where_that_is_said() -> None:
         "gateway: holds new requests back",
         "engine: waits for running requests",
         "gateway: closes and removes the gateway",
-        "remove: stops Ollama and what looks after it, and takes them away",
+        "remove: stops Ollama and takes it away",
     ]
     assert found[5:] == [
         "remove: takes the mirror away, with what it holds",
