@@ -50,17 +50,6 @@ def test_a_served_host_as_recorded() -> None:
     assert found.state["decision"]["choice"]["tag"] == "70b"
 
 
-def test_what_a_hosts_watch_has_noted_is_read_as_text() -> None:
-    noted = "watch faults=gpus cpu\nwatch what=0 of 1 GPUs = none\nwatch since=1800000000\n"
-    noted += "watch repairs=1799999000 x 1799990000\n"
-    found = parse(SERVED.replace("@@gateway\n", f"{noted}@@gateway\n"))
-    assert found.watch == Watch(
-        ("gpus", "cpu"), "0 of 1 GPUs = none", 1800000000, (1799999000, 1799990000)
-    )
-    assert found.engine_current == "0.32.15-882e7180e766"
-    assert parse(SERVED).watch is None
-
-
 def test_what_came_with_r1fleet_and_whom_a_mirror_lets_in() -> None:
     told = (
         "here /var/lib/r1fleet/state.json /var/lib/r1fleet/adopted\nbrought tool aria2\n"
@@ -73,6 +62,17 @@ def test_what_came_with_r1fleet_and_whom_a_mirror_lets_in() -> None:
     assert found.mirror_allows == ("10.0.0.1/32",)
     assert found.engine_current == "0.32.15-882e7180e766"
     assert (parse(SERVED).here, parse(SERVED).brought) == (frozenset(), ())
+
+
+def test_what_a_hosts_watch_has_noted_is_read_as_text() -> None:
+    noted = "watch faults=gpus cpu\nwatch what=0 of 1 GPUs = none\nwatch since=1800000000\n"
+    noted += "watch repairs=1799999000 x 1799990000\n"
+    found = parse(SERVED.replace("@@engine\n", f"@@engine\n{noted}"))
+    assert found.watch == Watch(
+        ("gpus", "cpu"), "0 of 1 GPUs = none", 1800000000, (1799999000, 1799990000)
+    )
+    assert found.engine_current == "0.32.15-882e7180e766"
+    assert parse(SERVED).watch is None
 
 
 def test_the_script_runs_on_this_machine_and_ends_with_zero() -> None:
