@@ -16,6 +16,8 @@ cat >"/home/$user/.config/fish/config.fish" <<'FISH'
 echo "Willkommen, schön dass du da bist"
 echo "@@ kein Postfach"
 echo "fish: Wartung am Dienstag" >&2
+printf 'ohne Ende' >&2
+printf '\033]0;Werkstatt\007'
 FISH
 chown -R "$user:" "/home/$user"
 rm /etc/r1lab-odd.password

@@ -24,6 +24,7 @@ AREAS: Mapping[str, tuple[str, ...]] = {
 RUN = "a run of deploy.py mends it"
 FIXES = {
     "drop-in": "a person has put it there: systemctl cat ollama",
+    "absent": "",
     "hold": "a run of deploy.py takes care of it",
     "digest": "a run takes the new one, or `r1fleet lock` accepts it",
 }
@@ -49,7 +50,7 @@ def checks(row: Mapping[str, Any]) -> tuple[Check, ...]:
     for name, kinds in AREAS.items():
         found += _area(name, kinds, row)
     rest = [item for item in row["drift"] if item["kind"] not in known]
-    found += [Check("other", "bad", item["what"], RUN) for item in rest]
+    found += [Check("other", "bad", one["what"], FIXES.get(one["kind"], RUN)) for one in rest]
     found += [Check("warning", "warning", text) for text in row["warnings"]]
     return (*found, *_watch(row), _disk(row))
 

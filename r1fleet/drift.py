@@ -29,6 +29,10 @@ FILE_KINDS = {
 }
 # Steps that follow from others: alone they are told, beside the thing itself they are noise.
 FOLLOWING = ("sizing", "model", "verify", "drain", "golden", "mirror", "lock")
+ABSENT = (
+    "absent",
+    "r1fleet is not on it: deploy.py sets it up; if it was removed, take it out of the inventory",
+)
 NOTE = "notes that a restart must follow"
 
 
@@ -52,6 +56,10 @@ def find(
     + choice: the size that is wanted; None when nothing fits
     + steps: what a run would do, from rollout.preview
     """
+    if settings.serve and not (
+        probe.state or probe.engine_current or paths.ENGINE_UNIT in probe.files
+    ):
+        return (Drift(*ABSENT),)
     own = [step for step in steps if not step.startswith(" ") and not step.endswith(NOTE)]
     if not settings.serve:  # of what else is there nothing is wanted
         files = (*_files(probe, own), *(_gateway(settings, probe) if probe.gateway.knows else ()))

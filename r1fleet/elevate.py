@@ -33,7 +33,7 @@ _WRONG = (
     (
         r"password is required|authentication is required|no password was provided",
         "sudo wants a password",
-        f"set sudo_password, or give this user NOPASSWD in sudoers; {DOCS}",
+        f'set sudo_password = "ask" in group_data, or give NOPASSWD in sudoers; {DOCS}',
     ),
     (
         r"must have a tty|no tty present",
@@ -144,7 +144,9 @@ def _password(host: Host, arguments: Mapping[str, Any]) -> str | None:
 
 def _line(script: str, arguments: dict[str, Any], how: str = "-n") -> tuple[str, dict[str, Any]]:
     """The command for the login shell, and what is left for pyinfra to do about it."""
-    script = f"LC_ALL=C; export LC_ALL; echo {BEGUN}; echo {BEGUN} >&2\n{script}"
+    # The mark begins a line, whatever was printed before it without an end (a terminal's title).
+    begin = f"echo; echo {BEGUN}; echo >&2; echo {BEGUN} >&2"
+    script = f"LC_ALL=C; export LC_ALL; {begin}\n{script}"
     if any(arguments.get(key) for key in _OTHERS):
         return script, arguments
     user, sudo = arguments.get("_sudo_user"), arguments.get("_sudo")

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from r1fleet.settings import Settings
 
-REFUSED = "its sshd allows no forwarding (AllowTcpForwarding) or nothing listens at"
+REFUSED = "or its sshd allows no forwarding (AllowTcpForwarding); r1fleet doctor tells more"
 
 
 def connect(host: "Host", settings: "Settings", timeout_s: float = 30.0) -> Any:
@@ -34,7 +34,7 @@ def connect(host: "Host", settings: "Settings", timeout_s: float = 30.0) -> Any:
             "direct-tcpip", (address, port), ("127.0.0.1", 0), timeout=timeout_s
         )
     except (OSError, EOFError, SSHException) as error:
-        raise NoAnswer(f"{REFUSED} {address}:{port} ({error})") from error
+        raise NoAnswer(f"nothing listens at {address}:{port}, {REFUSED}") from error
     channel.settimeout(None)  # a thought may take its time
     return channel
 

@@ -103,7 +103,7 @@ def write(folder: Path, content: Mapping[str, str]) -> None:
     for name, text in content.items():
         path = folder / name
         if path.exists() and path.read_text(encoding="utf-8", errors="replace") != text:
-            raise FileExistsError(f"{path} is there already")
+            raise FileExistsError(f"{path} is there already: edit it, or delete it")
     for name, text in content.items():
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)

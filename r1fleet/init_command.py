@@ -61,7 +61,8 @@ def init(hosts: tuple[str, ...], folder: str, sudo_password: str | None, no_plan
         if code == UNREACHABLE:
             _say_how_to_enter()
     enter = "" if place.resolve() == Path.cwd() else f"cd {place} && "
-    click.echo(f"Next: {enter}pyinfra inventory.py deploy.py -y")
+    then = "mend what is refused above, then" if code else "Next:"
+    click.echo(f"{then} {enter}pyinfra inventory.py deploy.py -y")
     raise SystemExit(code)
 
 

@@ -9,7 +9,7 @@ LC_ALL=C
 PATH=$PATH:/usr/local/bin:/usr/sbin:/sbin
 export LC_ALL PATH
 # A section begins by a word that nobody else knows: what others than root can have a hand in (model
-# names, processes) may look like one.
+# names, processes) may look like one. It stands in no process list.
 read -r begin </proc/sys/kernel/random/uuid
 section() { echo "$begin$1"; }
 
@@ -99,5 +99,9 @@ gateway() {
     read -r lease </var/lib/r1fleet/lease.json; printf '%s\n' "$lease"
     date -u +%Y-%m-%dT%H:%M:%S+00:00; }
   section end
-} 2>/dev/null | sed "s/[^	 -~]//g;s/^@@/ @@/;s/^$begin/@@/"
+} 2>/dev/null | sed -f /dev/fd/3 3<<END
+s/[^	 -~]//g
+s/^@@/ @@/
+s/^$begin/@@/
+END
 exit 0

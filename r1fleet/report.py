@@ -191,7 +191,9 @@ def _reason(found: Outcome, reached: bool, failed: bool) -> str | None:
 
 
 def _gpu_names(found: Outcome) -> list[str]:
-    return [gpu.name for gpu in found.sizing.hardware.gpus] if found.sizing else []
+    if found.sizing:
+        return [gpu.name for gpu in found.sizing.hardware.gpus]
+    return [gpu.name for gpu in found.probe.driver.gpus] if found.probe else []
 
 
 def _vram_mib(found: Outcome) -> int:

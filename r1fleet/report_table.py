@@ -128,8 +128,13 @@ def _cells(row: dict[str, Any], *, vram: bool, base_model: bool) -> Iterator[str
     residency = f"{row['residency']:.0%}" if row["residency"] is not None else "-"
     yield row["host"]
     estimated = "~" if row["vram_estimated"] else ""
+    unknown = not row["gpus"] and row["tag"] is None
     has_vram = vram and row["vram_mib"]
-    yield _gpus(row["gpus"]) + (f", {estimated}{row['vram_mib']} MiB" if has_vram else "")
+    yield (
+        "-"
+        if unknown
+        else _gpus(row["gpus"]) + (f", {estimated}{row['vram_mib']} MiB" if has_vram else "")
+    )
     yield model
     yield str(row["context"] or "-")
     yield residency if row["placement"] != "cpu" else "CPU"

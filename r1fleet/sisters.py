@@ -32,7 +32,8 @@ def _families(rows: Sequence[Row]) -> Iterator[list[Row]]:
     """Two or more hosts that have proven the same on the same cards."""
     families: dict[tuple[Any, ...], list[Row]] = defaultdict(list)
     for row in rows:
-        if row["tokens_per_s"] and row["digest"] and row["context"] and row["cards"]:
+        same = row["digest"] and row["digest"] == row["proven_digest"]
+        if row["tokens_per_s"] and same and row["context"] and row["cards"]:
             names = tuple(sorted(card["name"] for card in row["cards"]))
             families[names, row["digest"], row["context"]].append(row)
     return (family for family in families.values() if len(family) > 1)

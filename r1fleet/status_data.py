@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from r1fleet.drift import Drift, loaded_row, proof_age_s
+from r1fleet.drift import ABSENT, Drift, loaded_row, proof_age_s
 from r1fleet.driver.health import fault
 from r1fleet.hostfacts import Probe, SmiGpu, json_object
 from r1fleet.model.manifest import REGISTRY, manifest_path
@@ -38,7 +38,15 @@ def whole(rows: Sequence[Mapping[str, Any]], now: datetime) -> dict[str, Any]:
 def silent_row(host: str, verdict: str, reason: str) -> dict[str, Any]:
     """The row of a host of which nothing is known."""
     known = ("driver", "engine", "tag", "digest", "alias", "context", "placement", "residency")
-    proof = ("verified_at", "verified_age_s", "tokens_per_s", "disk_free_bytes", "lease", "watch")
+    proof = (
+        "verified_at",
+        "verified_age_s",
+        "tokens_per_s",
+        "proven_digest",
+        "disk_free_bytes",
+        "lease",
+        "watch",
+    )
     empty = dict.fromkeys((*known, *proof))
     lists = ("drift", "pending", "warnings", "cards", "others_on_gpu")
     listed: dict[str, list[Any]] = {name: [] for name in lists}
@@ -67,16 +75,18 @@ def row(
     held = lease(probe, now, is_left=is_left)
     proof = remembered(probe.state)
     age_s = proof_age_s(probe, now)
+    is_there = ABSENT[0] not in {item.kind for item in drift}  # models may stay after a removal
     return {
         **silent_row(host, _verdict(held, refusal, drift), refusal or ""),
         "reason": refusal,
         "driver": _driver(probe, settings),
         "engine": {"answers": probe.engine_version, "live": probe.engine_current},
-        **_served(settings, probe, choice),
-        "alias": aliases(settings, probe),
+        **(_served(settings, probe, choice) if is_there else {}),
+        "alias": aliases(settings, probe) if is_there else None,
         "verified_at": proof.at if proof else None,
         "verified_age_s": None if age_s is None else max(0, round(age_s)),
         "tokens_per_s": proof.tokens_per_s if proof else None,
+        "proven_digest": f"sha256:{proof.digest.removeprefix('sha256:')}" if proof else None,
         "disk_free_bytes": probe.models.disk_free_bytes,
         "lease": held,
         "watch": said.facts(probe, now),

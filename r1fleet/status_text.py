@@ -129,4 +129,4 @@ def _line(row: Mapping[str, Any], word: str, style: str, text: str) -> Text:
 
 def _counted(counts: Mapping[str, int]) -> str:
     told = [f"{count} {verdict}" for verdict, count in counts.items() if verdict != "hosts"]
-    return f"{counts['hosts']} hosts: {', '.join(told)}"
+    return f"{counts['hosts']} host{'s' * (counts['hosts'] != 1)}: {', '.join(told)}"

@@ -44,9 +44,9 @@ def use_of(rows: list[dict[str, Any]], settings: Mapping[str, Settings]) -> Use 
 
 def lines(use: Use, inventory: str) -> Iterator[str]:
     """What the end of a run says of it; `inventory` as it was given."""
-    yield f"Use it: r1fleet ask {inventory} 'Hello'"
+    yield f"Use it: r1fleet ask {inventory} 'Hello'    (--host NAME: that one)"
     if use.local:
-        yield f"Here, by the host's own address: r1fleet tunnel {inventory} {use.host}"
+        yield f"To have it here at the host's own address: r1fleet tunnel {inventory} {use.host}"
     if use.with_token:
         yield "TOKEN: by `r1fleet token new NAME` and another run (docs/gateway.md)"
     if use.own_ca:

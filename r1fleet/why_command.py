@@ -51,7 +51,10 @@ def _show(host: str, output: list[str], as_json: bool) -> None:
             json.dumps({"schema": timeline.SCHEMA, "host": host, "history": entries}, indent=1)
         )
     elif not lines:
-        click.echo(f"{host} has no history: no run has changed it")
+        click.echo(
+            f"{host} has no history: no run has changed it, or r1fleet was removed"
+            " (on the host: journalctl -t r1fleet)"
+        )
     else:
         print_timeline(console(sys.stdout), lines)
 

@@ -1,5 +1,8 @@
-# The driver's part of the probe: functions only, `section` is probe.sh's. What a host without an NVIDIA GPU is spared
-# stands behind `gpu`; what costs a process is asked for only where it can matter.
+# The driver's part of the probe: functions only, `section` is probe.sh's. What a host without an
+# NVIDIA GPU is spared stands behind `gpu`; what costs a process is asked for only where it can
+# matter.
+# The shell's own may make two lines of one: names of processes and files are other people's.
+echo() { printf '%s\n' "$*"; }
 gpu=
 
 # 30 s: it is slow without the persistence daemon, and hangs for good after some faults.

@@ -37,6 +37,10 @@ def stage(
     settings, runs = run.settings, fleet.everyone()
     behind = tuple(one for one in stands.known(run, runs) if one.name not in gone)
     if not behind and not stands.members(runs):
+        others = (one for one in run.host.state.inventory if one.name not in runs)
+        if any(one.data.get("expose") == "gateway" and one.name not in gone for one in others):
+            outcome.of(run.host.name).note(["its hosts are outside of this run's limit"])
+            return
         outcome.of(run.host.name).note(["no host of the fleet has expose: gateway"])
         yield from install.remove._inner(probe)
         return

@@ -28,6 +28,7 @@ from r1fleet.watch import install as watch
 Commands = Generator[FunctionCommand, None, None]
 UNIT = "r1fleet-driver-away"
 NOTHING = "nothing of r1fleet is on it"
+AFTER = "take it out of the inventory too, or the next deploy.py makes it anew"
 
 
 @operation()
@@ -102,7 +103,7 @@ def _plan(host_run: HostRun) -> Commands:
     if refused := planning.refusal(probe, settings, fetching):
         yield fail(*refused)
     goes = planning.removal(probe, settings)
-    for line in goes.stays:
+    for line in (*goes.stays, AFTER):
         _note(host_run, line)
     yield step("remove", "looks for packages being installed", _at_work(), "run again when it ends")
     yield from watch.remove._inner(probe)  # first: it starts an engine again that is not well

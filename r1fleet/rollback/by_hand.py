@@ -35,14 +35,15 @@ class Turn:
 
 
 def turns(runs: Mapping[str, HostRun]) -> list[Turn]:
-    """All hosts at once: a way back is urgent. Behind a fleet gateway half of each kind of GPU
-    first, so that its clients always have one that answers."""
+    """All hosts at once: a way back is urgent. Behind a fleet gateway every second of each kind of
+    GPU first, so that its clients always have one that answers."""
     if not any(run.balancers for run in runs.values()):
         return [Turn("all hosts", frozenset(runs))]
     kinds: dict[tuple[str, ...], list[str]] = defaultdict(list)
     for name, run in runs.items():
-        kinds[tuple(gpu.name for gpu in run.probe.driver.gpus) if run.probe else ()].append(name)
-    first = {name for names in kinds.values() for name in names[: (len(names) + 1) // 2]}
+        if run.probe and not run.balances:
+            kinds[tuple(gpu.name for gpu in run.probe.driver.gpus)].append(name)
+    first = {*[name for names in kinds.values() for name in names][::2]}
     return [
         Turn("one half", frozenset(first)),
         Turn("the other half", frozenset(set(runs) - first)),

@@ -205,8 +205,16 @@ def test_what_has_no_name_is_told_as_the_step_of_a_run() -> None:
     ]
 
 
-def test_a_bare_host_names_everything() -> None:
-    kinds = {item.kind for item in drift_of(bare("T4", driver=BARE_DRIVER))}
+def test_a_host_without_r1fleet_is_one_line() -> None:
+    """Before the first run, and after a removal with models that stay."""
+    stays = replace(served(), state={}, engine_current=None, files={}, units={}, loaded=())
+    for probe in (bare("T4", driver=BARE_DRIVER), stays):
+        assert [item.kind for item in drift_of(probe)] == ["absent"]
+
+
+def test_what_is_lost_of_a_deployed_host_is_named_each() -> None:
+    lost = bare("T4", driver=BARE_DRIVER, state={"models": {}})
+    kinds = {item.kind for item in drift_of(lost)}
     assert kinds >= {"driver", "engine", "unit file", "environment file", "model"}
 
 

@@ -127,7 +127,7 @@ def test_a_wrong_password_is_tried_once_and_nothing_is_sent_after_it(host: OneHo
 
 def test_one_that_is_wanted_and_not_set_is_told(host: OneHost) -> None:
     host.data = {}
-    with pytest.raises(NotBegun, match=r"sudo wants a password; set sudo_password.*hosts\.md"):
+    with pytest.raises(NotBegun, match=r"sudo wants a password; set sudo_password = .*hosts\.md"):
         elevate.run(host, "true")  # type: ignore[arg-type]
 
 

@@ -121,7 +121,8 @@ def test_nothing_is_overwritten(tmp_path: Path) -> None:
     (tmp_path / "deploy.py").write_text("mine")
     done = command(tmp_path, "init", "--no-plan", "pc1")
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr.strip() == "deploy.py is there already; nothing was written"
+    said = "deploy.py is there already: edit it, or delete it; nothing was written"
+    assert done.stderr.strip() == said
     assert [path.name for path in tmp_path.iterdir()] == ["deploy.py"]
 
 

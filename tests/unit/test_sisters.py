@@ -15,6 +15,7 @@ def row(host: str, speed: float | None = 40.0, **changes: Any) -> dict[str, Any]
         "host": host,
         "tokens_per_s": speed,
         "digest": "sha256:aa",
+        "proven_digest": "sha256:aa",
         "context": 16384,
         "driver": {"loaded": "580.95.05"},
         "engine": {"answers": "0.32.15"},
@@ -67,7 +68,8 @@ def test_of_several_cards_the_slowest_counts() -> None:
 @pytest.mark.parametrize(
     "change",
     [
-        {"digest": "sha256:bb"},
+        {"digest": "sha256:bb", "proven_digest": "sha256:bb"},
+        {"proven_digest": "sha256:bb"},
         {"context": 32768},
         {"name": "NVIDIA L4"},
         {"tokens_per_s": None},
