@@ -283,7 +283,19 @@ def test_only_what_a_script_brought_is_noted_also_when_it_fails(tmp_path: Path) 
     listed = tmp_path / "listed"
     listed.write_text("ii  old\nrc  gone\n")
     host.tool("dpkg-query", '#!/bin/sh\ncat "$ROOT/listed"\n')
-    script = brought.noting("tool", 'set -e\necho "ii  new" >>"$ROOT/listed"\necho why\nexit 3\n')
+    # As apt does it: it has its hook told what it is to unpack, then has it unpacked.
+    host.tool(
+        "apt-get",
+        """#!/bin/sh
+hook=$(sed -n 's/^DPkg::Pre-Install-Pkgs { "\\(.*\\)"; };$/\\1/p' "$APT_CONFIG")
+for name in old new; do echo "/var/cache/apt/archives/${name}_1%3a2_all.deb"; done | sh -c "$hook"
+echo "ii  new" >>"$ROOT/listed"
+exit 3
+""",
+    )
+    # "ew" and "theirs" come by somebody else, while apt is waited for.
+    theirs = 'printf "ii  theirs\\nii  ew\\n" >>"$ROOT/listed"'
+    script = brought.noting("tool", f"set -e\n{theirs}\necho why\napt-get install old new\n")
     ok, output = host.run_shell_command(script, False, False, _timeout=30)
     assert (ok, output.stdout) == (False, "why\n")
     assert host.at(paths.BROUGHT_FILE).read_text() == "tool new\n"
