@@ -93,9 +93,12 @@ def test_all_of_it_goes_where_that_is_said() -> None:
         gateway=Gateway(versions=frozenset({"2.11.9"})),
         units={wanted.UNIT: RUNNING},
         files={paths.MIRROR_CONF: "0" * 64, paths.PRELOAD: "0" * 64},
-        system=System(held=frozenset({"nvidia-open", "vim"}), record={"held": True}),
+        # libcuda1 was held before the first deploy; docker-ce has been since, by an administrator.
+        system=System(
+            held=frozenset({"nvidia-open", "libcuda1", "docker-ce"}),
+            record={"held": True, "held_before": ["libcuda1"]},
+        ),
     )
-    probe.system.record["held_before"] = ["vim"]
     run = run_of(probe=probe, remove_models=True, remove_driver=True)
     found = steps(run)
     assert found[1:5] == [
@@ -195,7 +198,9 @@ def test_a_mirror_stays_while_hosts_fetch_through_it() -> None:
         member("cache", "mirror"),
         member("a"),
         member("own", mirror_url="http://elsewhere:5050"),
-        member("named", mirror_url="http://cache.example:5050"),
+        member("named", mirror_url="http://Cache.example:5050"),
+        member("other", mirror_url="http://my-cache.example.org:5050"),
+        member("odd", mirror_url="http://[cache.example"),
         member("desk", serve=False),
     )
     run = run_of("cache", inventory=inventory, serve=False)
