@@ -7,10 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from r1fleet import outcome, paths
+from r1fleet import brought, outcome, paths
+from r1fleet.bundle import packages as from_bundle
 from r1fleet.remove import away, scripts
 from tests.operations.fakehost import FakeHost
 
+ROOT = Path(__file__).parents[2]
 MOVED = ("/opt/ollama", "/usr/local", "/etc/systemd", "/etc/r1fleet", "/run/r1fleet")
 # Accounts are lines of the file users; what is there to fail fails once.
 TOOLS = {
@@ -48,6 +50,27 @@ def made(root: Path, *names: str) -> None:
 
 def left(root: Path) -> set[str]:
     return {str(path.relative_to(root)) for path in root.rglob("*") if not path.is_dir()}
+
+
+DRIVER = (ROOT / "r1fleet/driver/install.sh").read_text()
+
+
+@pytest.mark.parametrize(
+    "begin",
+    ["", from_bundle.FROM_BUNDLE, DRIVER, DRIVER + from_bundle.ALSO_FROM_BUNDLE],
+    ids=["tools", "tools of a bundle", "driver", "driver of a bundle"],
+)
+def test_every_apt_of_ours_tells_what_it_unpacks(tmp_path: Path, begin: str) -> None:
+    host = FakeHost(tmp_path, "h")
+    host.tool("dpkg-query", "#!/bin/sh\n")
+    (tmp_path / "apt.conf").write_text("Bundle;\n")
+    begin = f"OUT=/dev/null STAGED={tmp_path}\n{begin}"
+    script = brought.noting("tool", begin + '\ncat "$APT_CONFIG"\n')
+    ok, output = host.run_shell_command(script, False, False, _timeout=30)
+    assert ok, output.stderr
+    assert "DPkg::Pre-Install-Pkgs" in output.stdout
+    assert ("Bundle;" in output.stdout) == ("$STAGED" in begin)
+    assert ("DPkg::Lock::Timeout" in output.stdout) == (DRIVER in begin)
 
 
 @pytest.mark.parametrize("theirs", [True, False])
