@@ -91,7 +91,9 @@ def _read(sections: dict[str, list[str]]) -> Probe:
         user_groups=frozenset(word for line in sections["user"] for word in line.split()),
         units=units,
         engine_current=_engine_current(sections["engine"]),
-        engine_versions=_folders(sections["engine"], "versions") - {"current"},
+        engine_versions=frozenset(
+            filter(_VERSION.fullmatch, _folders(sections["engine"], "versions"))
+        ),
         served=_folders(sections["engine"], "served"),
         restart_pending="restart pending" in sections["engine"],
         mirror_restart_pending="mirror restart pending" in sections["engine"],
@@ -247,6 +249,7 @@ def _watch(lines: list[str]) -> Watch | None:
 
 
 _ALLOWS = re.compile(r"allows [0-9a-fA-F:./]+;")
+_VERSION = re.compile(r"\d+\.\d+.*")  # somebody's archive in /opt/ollama has bin and lib there
 _BROUGHT = re.compile(r"brought (user|tool|driver) ([a-z0-9][a-z0-9+._-]*)")
 
 

@@ -39,7 +39,8 @@ apt-get update >&2 || exit 1
 apt-get install --simulate -y --allow-downgrades --no-install-recommends $NAMES
 """
 
-FROM_BUNDLE = 'export APT_CONFIG="$STAGED/apt.conf"\n'
+# For a script whose APT_CONFIG is its own, as `brought.noting` sees to.
+FROM_BUNDLE = 'cat "$STAGED/apt.conf" >>"$APT_CONFIG" || exit 1\n'
 # For a script whose own APT_CONFIG is $conf.
 ALSO_FROM_BUNDLE = 'cat "$STAGED/apt.conf" >>"$conf"\n'
 DONE = 'rm -rf "$STAGED"; rmdir "${STAGED%/*}" 2>/dev/null || :\n'

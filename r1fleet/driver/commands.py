@@ -4,6 +4,7 @@ They run as one script below driver/install.sh, which makes apt and dnf wait for
 has the functions `finish_packages`, `add_components` and `need_package`.
 """
 
+from fnmatch import fnmatchcase
 from shlex import quote
 
 from r1fleet.driver.choice import Wanted
@@ -12,12 +13,16 @@ from r1fleet.longstep import RUN_DIR
 from r1fleet.settings import Settings
 
 # Everything that belongs to a driver, and the kernels it must agree with.
-_HOLD_APT = (
-    "apt-mark hold $(dpkg-query -W -f '${db:Status-Abbrev} ${Package}\\n' '*nvidia*' 'libcuda*'"
-    " 'cuda-drivers*' libnvcuvid1 libnvoptix1 'linux-image-*' 'linux-headers-*' 2>/dev/null"
-    " | sed -n 's/^.i *//p')"
+_HELD_APT = (
+    *("*nvidia*", "libcuda*", "cuda-drivers*", "libnvcuvid1", "libnvoptix1"),
+    *("linux-image-*", "linux-headers-*"),
 )
-_HOLD_DNF = "dnf versionlock add '*nvidia*' 'kernel*'"
+_HELD_DNF = ("*nvidia*", "kernel*")
+_HOLD_APT = (
+    "apt-mark hold $(dpkg-query -W -f '${db:Status-Abbrev} ${Package}\\n'"
+    f" {' '.join(map(quote, _HELD_APT))} 2>/dev/null | sed -n 's/^.i *//p')"
+)
+_HOLD_DNF = f"dnf versionlock add {' '.join(map(quote, _HELD_DNF))}"
 # Only what is ours to hold: dnf's `clear` would let go of other people's locks, too.
 _UNHOLD = {
     "apt": _HOLD_APT.replace("hold", "unhold", 1),
@@ -150,6 +155,11 @@ def hold(manager: str) -> str:
 
 def unhold(manager: str) -> str:
     return _UNHOLD[manager]
+
+
+def is_ours_to_hold(name: str) -> bool:
+    """Whether a package, or a lock of dnf's, is one that our holds name."""
+    return any(fnmatchcase(name, pattern) for pattern in (*_HELD_APT, *_HELD_DNF))
 
 
 def is_of_holds(command: str) -> bool:

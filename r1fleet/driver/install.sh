@@ -7,7 +7,7 @@ now=
 trap 'code=$?; rm -f "${conf-}"; [ $code = 0 ] || echo "$now: $(tail -n 1 "$OUT")"' EXIT
 
 conf=$(mktemp)
-cat >"$conf" <<END
+cat "${APT_CONFIG:-/dev/null}" - >"$conf" <<END
 quiet "2";
 DPkg::Lock::Timeout "600";
 Dpkg::Use-Pty "0";

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from r1fleet import paths
 from r1fleet.adopt.plan import takings
 from r1fleet.driver import strangers
+from r1fleet.driver.commands import is_ours_to_hold
 from r1fleet.driver.plan import is_part
 from r1fleet.engine.install import SERVICE_USER
 from r1fleet.gateway.wanted import UNIT as GATEWAY_UNIT
@@ -126,10 +127,12 @@ def _was_there(probe: Probe) -> bool:
 
 
 def _unhold(probe: Probe) -> tuple[str, ...]:
+    """What our holds name, but for what was held before them."""
     record = probe.system.record
     before = record.get("held_before")
     others = {str(name) for name in before} if isinstance(before, list) else set()
-    return tuple(sorted(probe.system.held - others)) if record.get("held") else ()
+    ours = filter(is_ours_to_hold, probe.system.held - others)
+    return tuple(sorted(ours)) if record.get("held") else ()
 
 
 def _stays(

@@ -10,7 +10,8 @@ for unit in $UNITS; do
 done
 """
 
-# A unit of somebody else that has Ollama's name is not ours.
+# A unit of somebody else that has Ollama's name is not ours, nor is what else lies beside our
+# versions.
 ENGINE = f"""
 ours() {{ grep -q '^# Written by r1fleet' "$1" 2>/dev/null; }}
 systemctl stop {paths.PULL_UNIT} r1fleet-engine.service r1fleet-gateway-fetch.service 2>/dev/null
@@ -27,19 +28,23 @@ done
 systemctl daemon-reload
 systemctl reset-failed ollama.service r1fleet-preload.service {paths.PULL_UNIT} 2>/dev/null
 case $(readlink /usr/local/bin/ollama) in
-  {paths.ENGINE_ROOT}/*) rm -f /usr/local/bin/ollama ;;
+  {paths.ENGINE_ROOT}/current/*) rm -f /usr/local/bin/ollama ;;
 esac
-rm -rf {paths.ENGINE_ROOT}
+root={paths.ENGINE_ROOT}
+rm -rf $root/current $root/.current $root/.new-* $root/[0-9]*.[0-9]* || exit 1
+rmdir $root 2>/dev/null || :
 """
 
+# Its configuration, by which the next run sees that a mirror is there, goes last.
 MIRROR = f"""
 systemctl disable -q --now "$UNIT" 2>/dev/null
 ! systemctl is-active -q "$UNIT" || {{ echo "$UNIT does not end" >&2; exit 1; }}
-rm -f {paths.MIRROR_UNIT} {paths.MIRROR_CONF} {paths.MIRROR_RESOLVER} {paths.MIRROR_RESTART_MARK}
+rm -f {paths.MIRROR_UNIT} {paths.MIRROR_RESOLVER} {paths.MIRROR_RESTART_MARK}
 systemctl daemon-reload
-rm -rf "$DIR/cache"
+rm -rf "$DIR/cache" || exit 1
 rmdir "$DIR" 2>/dev/null
-! getent passwd "$ACCOUNT" >/dev/null || userdel "$ACCOUNT"
+! getent passwd "$ACCOUNT" >/dev/null || userdel "$ACCOUNT" || exit 1
+rm -f {paths.MIRROR_CONF}
 """
 
 MODELS = """
@@ -50,17 +55,18 @@ rmdir "$MODELS" 2>/dev/null  # a mount stays, and so does what somebody else has
 [ ! -e "$MODELS/blobs" ]
 """
 
-# Models that stay become root's: nobody who is given the number of the user later has them.
+# Models that stay become root's: nobody who is given the number of the user later has them. The
+# user, by whom the next run sees that this is to be done, goes last.
 USER = """
-! getent passwd "$ACCOUNT" >/dev/null || userdel "$ACCOUNT" || exit 1
-! getent group "$ACCOUNT" >/dev/null || groupdel "$ACCOUNT" || exit 1
 for entry in "$DIR"/* "$DIR"/.[!.]*; do
   case "$MODELS/" in "$entry"/*) ;; *) rm -rf "$entry" ;; esac
 done
 [ ! -d "$MODELS" ] || chown -hR root:root "$MODELS"
 [ ! -d "$DIR" ] || chown -h root:root "$DIR"
 rmdir "$DIR" 2>/dev/null
-[ ! -e "$DIR/.ollama" ]
+[ ! -e "$DIR/.ollama" ] || exit 1
+! getent passwd "$ACCOUNT" >/dev/null || userdel "$ACCOUNT" || exit 1
+! getent group "$ACCOUNT" >/dev/null || groupdel "$ACCOUNT"
 """
 
 UNHOLD = """
@@ -87,8 +93,13 @@ purge() {
 }
 """
 
+# An nginx that somebody has come to use has sites in /etc/nginx, which a purge takes along.
 TOOLS = f"""
 {_PURGE}
+case "$here " in *" nginx "*)
+  ! systemctl is-enabled -q nginx.service && ! systemctl is-active -q nginx.service ||
+    others="$others nginx.service" ;;
+esac 2>/dev/null
 if [ -n "$others" ]; then echo kept $others; exit 0; fi
 purge || exit 1
 [ -z "$here" ] || echo removed

@@ -1,6 +1,7 @@
 """Which hosts of a run r1fleet is taken away from, and which must be told of it. Pure."""
 
 from collections.abc import Collection, Mapping
+from urllib.parse import urlsplit
 
 from r1fleet.fleet import HostRun
 from r1fleet.gateway import stands
@@ -52,14 +53,22 @@ def users_of_mirror(run: HostRun, runs: Mapping[str, HostRun], first: str | None
     if run.mirror is None:
         return []
     whole = run.host.state.inventory
+    names = {run.address.lower(), run.host.name.lower()}
     found = []
     for member in whole:
         url = member.data.get("mirror_url")
-        uses = run.address in str(url) if url else run.host.name == first
+        uses = _host_of(str(url)) in names if url else run.host.name == first
         serves = member.data.get("serve") is not False
         if uses and serves and member.name not in runs and member.name != run.host.name:
             found.append(member.name)
     return sorted(found)
+
+
+def _host_of(url: str) -> str | None:
+    try:
+        return urlsplit(url).hostname
+    except ValueError:  # the settings of a host that is not in this run are not checked
+        return None
 
 
 def first_mirror(run: HostRun) -> str | None:

@@ -48,9 +48,10 @@ judge_engine() {
   fi
 }
 
-# One look; what cannot tell is busy. Sets $ticks to the processor time of the engine's processes.
+# One look; what cannot tell is busy. Sets $ticks to the processor time of the engine's processes,
+# and $at_work where a slot is seen at work.
 is_busy() {
-  ticks=0 servers=0
+  ticks=0 servers=0 at_work=''
   for process in /proc/[0-9]*; do
     ours=''
     while IFS= read -r line; do
@@ -64,7 +65,7 @@ is_busy() {
     servers=$((servers + 1))
     at=$(tr '\0' '\n' <"$process/cmdline" | sed -n '/^--port$/{n;p;q;}')
     case $(curl -s --noproxy '*' -m 5 "http://127.0.0.1:$at/slots") in
-      *'"is_processing":true'* | *'"is_processing": true'*) return 0 ;;
+      *'"is_processing":true'* | *'"is_processing": true'*) at_work=1; return 0 ;;
       *'"is_processing"'*) ;;
       *) return 0 ;;
     esac
@@ -111,14 +112,18 @@ is_idle() {
   ! is_busy && [ $((ticks - earlier)) -lt 20 ]
 }
 
-# One token, only where the model is as planned and nobody waits for it.
+# One token, only where the model is as planned and nobody waits for it. One that is to be unloaded
+# after a while is not asked: each question would keep it for another while.
 ask() {
+  [ -n "$for_ever" ] || { ask_failed=''; return 0; }
   [ "$ask_every_s" -gt 0 ] && [ -n "$loaded" ] && [ -z "$held" ] || return 0
   ! has "$found" cpu && ! has "$found" spill || return 0
   after_s=$ask_every_s
   [ -z "$ask_failed" ] || [ "$after_s" -le 60 ] || after_s=60
   [ "$ask_at" -le "$now" ] || ask_at=0
-  [ $((now - ask_at)) -ge "$after_s" ] && ! is_busy || return 0
+  [ $((now - ask_at)) -ge "$after_s" ] || return 0
+  # A slot at work is an answer as well: a host under load would never be asked again.
+  ! is_busy || { [ -z "$at_work" ] || ask_failed=''; return 0; }
   ask_at=$now
   said=$(curl -s --noproxy '*' -m 60 -w '\n%{http_code} %{time_total}' \
     -H 'Content-Type: application/json' -d "${body%\}}, \"prompt\": \"Hi\", \"options\": \
@@ -159,7 +164,8 @@ repair() {
   look_at_units
   look_at_holds
   look_at_gpus
-  [ -z "$held" ] && is_sound || { exec 9<&-; judge; return 0; }
+  # The looks above take seconds: whether requests run is the last question before the restart.
+  [ -z "$held" ] && is_sound && ! is_busy || { exec 9<&-; judge; return 0; }
   repairs="${repairs:+$repairs }$now" repaired_at=$now
   # Without a memory there is no limit either.
   write_state || { exec 9<&-; return 0; }
@@ -169,6 +175,8 @@ repair() {
   timeout -k 2 "$load_limit_s" systemctl start r1fleet-preload.service
   tell_time
   look
+  # A run has taken the host meanwhile: what became of the repair is not known.
+  [ -z "$quiet" ] || { look_at_limit; return 0; }
   if [ -n "$loaded" ] && ! has "$found" cpu; then
     mended=$((mended + 1)) did="mended in $((now - repaired_at)) s, "
   else

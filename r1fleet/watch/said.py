@@ -39,4 +39,4 @@ def lines(found: Mapping[str, Any] | None) -> Iterator[str]:
         yield f"failing for {age(found['since_s'])}: {found['what']}"
     if found["repairs"]:
         times = "once" if found["repairs"] == 1 else f"{found['repairs']} times"
-        yield f"the model was on the CPU, repaired {times} in 24 hours"
+        yield f"the model was on the CPU: the engine was restarted for it {times} in 24 hours"

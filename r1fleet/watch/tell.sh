@@ -22,12 +22,13 @@ tell() {
   told=$sign
 }
 
-# Under an account of its own that has no rights, and ended after a minute.
+# Under an account of its own that has no rights, and ended after a minute. It is waited for only
+# until it runs, as of Type=exec: one that cannot be executed is counted.
 call_hook() {
   [ -n "$hook" ] || return 0
   name=''
   IFS= read -r name </proc/sys/kernel/hostname
-  timeout -k 2 20 systemd-run --quiet --collect --no-block --unit="r1fleet-watch-hook-$now-$$" \
+  timeout -k 2 20 systemd-run --quiet --collect --unit="r1fleet-watch-hook-$now-$$" \
     -p DynamicUser=yes -p RuntimeMaxSec=60 -p Type=exec -p SyslogIdentifier=r1fleet-watch-hook \
     --setenv=R1FLEET_HOST="$name" --setenv=R1FLEET_FAULTS="$found" \
     --setenv=R1FLEET_MODEL="$model" -- "$hook" "$1" "$2" 2>/dev/null ||

@@ -94,9 +94,12 @@ def test_all_of_it_goes_where_that_is_said() -> None:
         gateway=Gateway(versions=frozenset({"2.11.9"})),
         units={wanted.UNIT: RUNNING},
         files={paths.MIRROR_CONF: "0" * 64, paths.PRELOAD: "0" * 64},
-        system=System(held=frozenset({"nvidia-open", "vim"}), record={"held": True}),
+        # libcuda1 was held before the first deploy; docker-ce has been since, by an administrator.
+        system=System(
+            held=frozenset({"nvidia-open", "libcuda1", "docker-ce"}),
+            record={"held": True, "held_before": ["libcuda1"]},
+        ),
     )
-    probe.system.record["held_before"] = ["vim"]
     run = run_of(probe=probe, remove_models=True, remove_driver=True)
     found = steps(run)
     assert found[1:5] == [
@@ -196,7 +199,9 @@ def test_a_mirror_stays_while_hosts_fetch_through_it() -> None:
         member("cache", "mirror"),
         member("a"),
         member("own", mirror_url="http://elsewhere:5050"),
-        member("named", mirror_url="http://cache.example:5050"),
+        member("named", mirror_url="http://Cache.example:5050"),
+        member("other", mirror_url="http://my-cache.example.org:5050"),
+        member("odd", mirror_url="http://[cache.example"),
         member("desk", serve=False),
     )
     run = run_of("cache", inventory=inventory, serve=False)
@@ -284,7 +289,19 @@ def test_only_what_a_script_brought_is_noted_also_when_it_fails(tmp_path: Path) 
     listed = tmp_path / "listed"
     listed.write_text("ii  old\nrc  gone\n")
     host.tool("dpkg-query", '#!/bin/sh\ncat "$ROOT/listed"\n')
-    script = brought.noting("tool", 'set -e\necho "ii  new" >>"$ROOT/listed"\necho why\nexit 3\n')
+    # As apt does it: it has its hook told what it is to unpack, then has it unpacked.
+    host.tool(
+        "apt-get",
+        """#!/bin/sh
+hook=$(sed -n 's/^DPkg::Pre-Install-Pkgs { "\\(.*\\)"; };$/\\1/p' "$APT_CONFIG")
+for name in old new; do echo "/var/cache/apt/archives/${name}_1%3a2_all.deb"; done | sh -c "$hook"
+echo "ii  new" >>"$ROOT/listed"
+exit 3
+""",
+    )
+    # "ew" and "theirs" come by somebody else, while apt is waited for.
+    theirs = 'printf "ii  theirs\\nii  ew\\n" >>"$ROOT/listed"'
+    script = brought.noting("tool", f"set -e\n{theirs}\necho why\napt-get install old new\n")
     ok, output = host.run_shell_command(script, False, False, _timeout=30)
     assert (ok, output.stdout) == (False, "why\n")
     assert host.at(paths.BROUGHT_FILE).read_text() == "tool new\n"

@@ -120,3 +120,12 @@ def test_what_the_host_should_be_like_follows_the_plan() -> None:
     assert "\nport=8080\n" in conf(ollama_host="127.0.0.1:8080")
     on_cpu = watch(Settings(), replace(choice, placement="cpu"), probe).files[1].content
     assert "\ngpu_kind=none\ngpus=0\n" in on_cpu
+
+
+def test_the_unit_can_ask_for_the_disk_of_models_below_home() -> None:
+    """Behind ProtectHome=yes /home is an empty folder, and a full disk no fault."""
+    probe = served()
+    choice = choice_of(probe)
+    assert choice
+    unit = watch(Settings(ollama_models="/home/models"), choice, probe).files[2].content
+    assert "\nProtectHome=read-only\n" in unit

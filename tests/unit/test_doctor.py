@@ -53,7 +53,7 @@ def test_what_the_hosts_own_watch_says_is_a_warning_at_most() -> None:
     assert watch_of(failing) == [
         ("warning", "its last look was cut off"),
         ("warning", "failing for 5 min: 90 MiB are free"),
-        ("warning", "the model was on the CPU, repaired once in 24 hours"),
+        ("warning", "the model was on the CPU: the engine was restarted for it once in 24 hours"),
     ]
     assert watch_of(served()) == []
 

@@ -50,6 +50,14 @@ def test_a_served_host_as_recorded() -> None:
     assert found.state["decision"]["choice"]["tag"] == "70b"
 
 
+def test_folders_of_somebodys_archive_are_no_versions_of_the_engine() -> None:
+    theirs = "versions /opt/ollama/bin/ /opt/ollama/lib/ "
+    found = parse(SERVED.replace("versions /opt/ollama/", f"{theirs}/opt/ollama/", 1))
+    assert found.engine_versions == {"0.32.15-882e7180e766"}
+    alone = SERVED.replace("/opt/ollama/0.32.15-882e7180e766/ /opt/ollama/current/", theirs[9:])
+    assert parse(alone).engine_versions == frozenset()
+
+
 def test_what_came_with_r1fleet_and_whom_a_mirror_lets_in() -> None:
     told = (
         "here /var/lib/r1fleet/state.json /var/lib/r1fleet/adopted\nbrought tool aria2\n"

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from r1fleet.watch.wanted import script
-from tests.unit.test_watch_states import ACTS, HOLDS
+from tests.unit.test_watch_states import ACTS, HOLDS, WAITING
 from tests.unit.watchbox import MODEL, SIZE, SOUND, Box, ps, units
 
 
@@ -86,6 +86,43 @@ def test_a_run_that_has_the_lock_of_the_lease_comes_first(box: Box) -> None:
         holder.stdin.close()
     box.look()
     assert box.repairs == 1
+
+
+def test_a_request_that_begins_during_the_last_look_is_not_cut_off(box: Box) -> None:
+    """The look at the cards takes seconds on some hosts."""
+    on_the_cpu(box)
+    usual = box.read("bin/nvidia-smi")
+    box.write(
+        "bin/nvidia-smi",
+        '#!/bin/sh\n[ ! -e "$ROOT/once" ] || '
+        'echo \'[{"id":0,"is_processing":true}]\' >"$ROOT/slots"\n'
+        f': >"$ROOT/once"\n{usual}',
+    )
+    (line,) = box.look()
+    assert line == f"<4>failing: {MODEL} is on the CPU"
+    assert box.repairs == 0
+    box.write("bin/nvidia-smi", usual)
+    box.write("slots", '[{"id":0,"is_processing":false}]\n')
+    box.look()
+    assert box.repairs == 1
+
+
+def test_a_run_that_takes_the_host_during_a_repair_falsifies_no_count(box: Box) -> None:
+    on_the_cpu(box)
+    box.gone("ps.after")
+    held = (
+        '{"schema": 1, "run": "r1", "since": "2026-01-01T00:00:00+00:00",'
+        ' "until": "2099-01-01T00:00:00+00:00"}'
+    )
+    usual = box.read("bin/systemctl")
+    box.write(
+        "bin/systemctl",
+        f"{usual}case $1 in start) echo '{held}' >\"$ROOT/var/lib/r1fleet/lease.json\" ;; esac\n",
+    )
+    (begun,) = box.look()
+    assert begun.startswith("<5>repairs")
+    assert (box.state["mended"], box.state["unmended"]) == ("0", "0")
+    assert box.state["repairs"] == str(box.now)  # it counts for the limit
 
 
 def test_without_a_memory_nothing_is_repaired(box: Box) -> None:
@@ -183,6 +220,27 @@ def test_one_token_is_asked_for_every_so_often_and_only_of_an_idle_engine(box: B
     assert box.repairs == 0
 
 
+def test_a_slot_at_work_is_an_answer_too(box: Box) -> None:
+    """A host under steady load finds no moment to be asked again."""
+    box.settings["ask_every_s"] = 60
+    box.write("said", "\n")
+    assert box.look() == [f"<4>failing: {MODEL} does not answer (HTTP )"]
+    box.write("connections", WAITING)  # busy, and no slot is at work: it may hang
+    assert [line for _ in range(4) for line in box.look()] == []
+    box.write("slots", '[{"id":0,"is_processing":true}]\n')
+    assert [line for _ in range(4) for line in box.look()] == [
+        f"<5>well: {MODEL} is served as planned"
+    ]
+    assert box.read("asked") == "asked\n"
+
+
+def test_a_model_that_is_to_be_unloaded_is_not_kept_by_questions(box: Box) -> None:
+    box.settings |= {"ask_every_s": 60, "for_ever": ""}
+    for _ in range(4):
+        box.look(100)
+    assert box.read("asked") == ""
+
+
 XID = "[{0:>6}.000001] NVRM: Xid (PCI:0000:01:00): {1}, pid=7, name=llama-server\n"
 
 
@@ -221,7 +279,8 @@ def test_the_hook_is_called_for_each_change_under_an_account_without_rights(box:
     assert {"DynamicUser=yes", "RuntimeMaxSec=60"} < set(words)
     assert "--setenv=R1FLEET_FAULTS=gpus" in words
     assert words.count("failing") == 1
-    box.write("bin/systemd-run", "#!/bin/sh\nexit 1\n")
+    # Without waiting for it, systemd-run knows nothing of a program that is not there.
+    box.write("bin/systemd-run", '#!/bin/sh\ncase "$*" in *--no-block*) ;; *) exit 1 ;; esac\n')
     box.healthy()
     box.look()
     assert box.state["hooks_failed"] == "1"
