@@ -25,6 +25,7 @@ NAMES_MOST = 10  # in one line
 # Settings that say nothing of what a host should be, or what differs from host to host anyway.
 _NO_TARGET = {"maintenance", "steal", "report", "verify_max_age_s", "pull_rate_limit"}
 _NO_TARGET |= {"driver_keyring_sha256", "gateway_name", "gateway_certificate", "gateway_key"}
+_NO_TARGET |= {"sudo_password"}
 
 
 @dataclass(frozen=True)

@@ -117,8 +117,8 @@ def store(run: HostRun, probe: Probe) -> Generator[FunctionCommand, None, Probe]
     new = run.settings.ollama_models
     yield from engine.prepare._inner(probe, new)
     if not run.adopting and (takings := plan_adoption(probe, run.settings).takings):
-        run.adopting = takings
         yield from adopt.take._inner(takings, probe, new)
+        run.adopting = takings  # only now: a plan that is begun and left has taken nothing
         probe = yield from look_again(run, whatever=not run.rehearsing)
     old = move.former(probe.state, new)
     if old is None or run.moved:

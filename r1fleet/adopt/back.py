@@ -12,6 +12,15 @@ from r1fleet.longstep import long_step
 from r1fleet.remote import step
 from r1fleet.shell import assign
 
+# By the names in r1fleet's own folder, and only where it is the very same file.
+_GIVE_BACK = """
+cd "$OURS/blobs" 2>/dev/null || exit 0
+group=$(id -g "$OWNER" 2>/dev/null) || group=$OWNER
+for blob in sha256-*; do
+  [ ! "$blob" -ef "$THEIRS/blobs/$blob" ] || chown -h "$OWNER:$group" "$blob" || exit 1
+done
+"""
+
 Commands = Generator[FunctionCommand, None, None]
 
 
@@ -25,7 +34,8 @@ def bring_back(state: Mapping[str, Any], models_dir: str, owner: str) -> Command
     + models_dir: r1fleet's model directory
     + owner: the user that it belongs to
     """
-    for taking in takings(state, finished=True):
+    # Also what was begun only: it may be stopped already.
+    for taking in (*takings(state, finished=True), *takings(state, finished=False)):
         if taking.models and not taking.stays:
             yield long_step(
                 "adopt",
@@ -34,6 +44,15 @@ def bring_back(state: Mapping[str, Any], models_dir: str, owner: str) -> Command
                 models_back(taking, models_dir, owner),
                 f"they stay in {models_dir}",
                 change=f"models back in {taking.models}",
+            )
+        if taking.models and taking.stays:
+            names = {"OURS": models_dir, "THEIRS": taking.models, "OWNER": str(taking.owner)}
+            yield step(
+                "adopt",
+                f"gives the models of {taking.models} back to whom they belong",
+                assign(names) + _GIVE_BACK,
+                f"chown them by hand: {taking.models}",
+                quiet=True,
             )
         yield step(
             "adopt",

@@ -5,7 +5,7 @@ set -u
 why() { echo "$1" >&2; exit 1; }
 back() { # FILE
   [ -e "$KEPT$1" ] || [ -L "$KEPT$1" ] || return 0
-  [ ! -e "$1" ] || why "$1 is there, what was kept of it is $KEPT$1"
+  [ ! -e "$1" ] || { echo "$1 is there: what was kept of it stays in $KEPT$1"; return 0; }
   mkdir -p "${1%/*}" && mv "$KEPT$1" "$1" || why "cannot put $1 back"
 }
 [ -z "$UNIT_FILE" ] || back "$UNIT_FILE"

@@ -1,6 +1,7 @@
 # Removes from a model directory that was taken over the names of what has one in the new one, too,
 # and the manifests if nothing else is left. Variables: OLD, NEW, OWNER. Copies stay where they are.
-[ "$OLD" != "$NEW" ] && [ -d "$OLD/blobs" ] || exit 0
+# One directory has many names: by a link, by a mount, with a slash at the end.
+[ -d "$OLD/blobs" ] && [ ! "$OLD/blobs" -ef "$NEW/blobs" ] || exit 0
 export OLD NEW
 setpriv --reuid="$OWNER" --regid="$OWNER" --clear-groups sh -s <<'END'
 for file in "$OLD"/blobs/sha256-*; do

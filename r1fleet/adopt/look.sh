@@ -40,7 +40,7 @@ process() { # PID: who it is, and with what settings it runs
   echo "cgroup $cgroup"
   readlink "/proc/$1/exe" | sed 's/^/exe /'
   u=${cgroup##*/}
-  case $cgroup in */ollama.service) ;; /system.slice/*.service)
+  case $cgroup in */ollama.service | /user.slice/*) ;; *.service)
     systemctl show "$u" -p MainPID | sed 's/^MainPID=/main /' ;; esac
   [ "$name" = ollama ] && variables "$(tr '\0' '\n' <"/proc/$1/environ")"
 }
@@ -63,12 +63,14 @@ store() { # DIR: whose it is, and what is in it
   while [ ! -d "$d" ]; do d=$(dirname "$d"); done
   [ "$(stat -c %d "$d")" = "$(stat -c %d "$1/blobs")" ] && echo "near yes"
   du -sk "$1/blobs" | { read -r k _; echo "kib $k"; }
-  (cd "$1/manifests" && find . -type f) | sed 's|^\./|model |'
+  (cd "$1/manifests" && find . -type f ! -path '*[!-A-Za-z0-9._:/]*') | sed -n 's|^\./|model |p'
 }
 
 holder() { # of the port
-  echo "found port"
   pid=$(find /proc/[0-9]*/fd -lname "socket:\[$inode\]" | sed -n '1{s|/proc/||;s|/.*||;p;}')
+  # In whatever slice: a drop-in may have set another.
+  case $(readlink "/proc/$pid/exe") in /opt/ollama/*) return ;; esac
+  echo "found port"
   name=; cgroup=
   [ -n "$pid" ] && process "$pid"
   case $cgroup in
@@ -85,6 +87,7 @@ docked() { # [ID]
   told=$(timeout -k 2 20 docker inspect --format 'container {{.Name}}
 image {{.Config.Image}}
 restart {{.HostConfig.RestartPolicy.Name}}
+passing {{.HostConfig.AutoRemove}}
 compose {{index .Config.Labels "com.docker.compose.project"}}
 inner {{.State.Pid}}
 {{range .Mounts}}mount {{.Destination}} {{.Source}}
@@ -114,10 +117,8 @@ unit() {
     case $first in '# Written by r1fleet'*) return ;; esac
     echo "found unit"; echo "fragment $f"
     sed -n 's/^ExecStart=[@:+!-]*\([^ ]*\).*/exec \1/p' "$f"
-    if command -v dpkg-query >/dev/null; then
-      dpkg-query -S '*/systemd/system/ollama.service' | sed -n 's/^\([^:,]*\).*/package \1/p'
-    elif command -v rpm >/dev/null; then rpm -qf --qf 'package %{NAME}\n' "$f" | grep '^package '
-    elif command -v pacman >/dev/null; then pacman -Qqo "$f" | sed 's/^/package /'; fi
+    # One in /etc is a person's own, even where a package has another.
+    case $f in /usr/lib/* | /lib/*) packaged ;; esac
     shown=$(systemctl show ollama.service -p MainPID -p User -p Environment)
     pid=$(printf '%s\n' "$shown" | sed -n 's/^MainPID=//p')
     user=$(printf '%s\n' "$shown" | sed -n 's/^User=//p')
@@ -131,6 +132,13 @@ unit() {
       /run/systemd/system*/ollama.service.d/*.conf; do [ -e "$c" ] && keys "$c"; done
     return
   done
+}
+
+packaged() { # whose package has the unit
+  if command -v dpkg-query >/dev/null; then
+    dpkg-query -S '*/systemd/system/ollama.service' | sed -n 's/^\([^:,]*\).*/package \1/p'
+  elif command -v rpm >/dev/null; then rpm -qf --qf 'package %{NAME}\n' "$f" | grep '^package '
+  elif command -v pacman >/dev/null; then pacman -Qqo "$f" | sed 's/^/package /'; fi
 }
 
 keys() { # FILE: what is set in it, by name alone: values may be secret

@@ -13,7 +13,7 @@ Refusal = tuple[str, str, str]  # what, why, what to do
 UNIT = "ollama.service"
 MODELS = "OLLAMA_MODELS"
 # Units that people's own processes run in, which end with the process and never before it.
-LOGINS = ("ssh", "sshd", "getty@", "serial-getty@", "console-getty", "cron", "systemd-")
+LOGINS = ("ssh", "sshd", "getty@", "serial-getty@", "console-getty", "systemd-")
 # A drop-in with one of these would make another service of r1fleet's unit.
 FOREIGN_KEYS = frozenset(
     {*("ExecStart=", "User=", "Group=", "DynamicUser=", "Type=", "EnvironmentFile=")}
@@ -164,6 +164,8 @@ def _unit(one: Existing, probe: Probe) -> Taking | Refusal:
         if path != one["fragment"] and key in FOREIGN_KEYS:
             fix = f"take that line out, or remove {path}; the other lines may stay"
             return ("drop-in", f"{path} sets {key.rstrip('=')}, which is r1fleet's to set", fix)
+    if not one["fragment"].endswith(f"/systemd/system/{UNIT}"):
+        return (UNIT, f"its unit file {one['fragment']!r} is none", "look at the host")
     enabled = probe.unit(UNIT).enabled
     if one["package"]:
         return Taking("package", one["package"], enabled=enabled)
@@ -178,6 +180,9 @@ def _container(one: Existing, settings: Settings) -> Taking | Refusal:
         why = f"{_holds(settings)} the container {name}, which is part of {one['compose']}"
         how = f"docker stop {name}, and let the others reach {settings.base_url} on the host"
         return ("port", why, f"others may know it by its name there: {how}; or set another port")
+    if one["passing"] == "true":
+        why = f"{_holds(settings)} the container {name}, which docker removes when it stops (--rm)"
+        return ("port", why, "start it without --rm, then run again; or set another port")
     if not one["models"]:
         why = f"{_holds(settings)} the container {name}, whose models are on no volume"
         fix = f"docker cp {name}:/root/.ollama/models DIR and docker rm -f {name}, or another port"
@@ -203,7 +208,7 @@ def _holder(one: Existing, settings: Settings) -> Taking | Refusal:
     if any(word in cgroup for word in ("libpod", "kubepods", "docker", "lxc", "machine.slice")):
         why = f"{_holds(settings)} ollama in a container ({unit}, pid {one['pid']})"
         return ("port", why, "stop the container, or set another port")
-    in_service = cgroup.startswith("/system.slice/") and unit.endswith(".service")
+    in_service = unit.endswith(".service") and not cgroup.startswith("/user.slice/")
     if in_service and not unit.startswith(LOGINS):
         if one["main"] == one["pid"]:
             return Taking("service", unit, enabled=True)

@@ -10,22 +10,28 @@ why() { echo "$1" >&2; exit 1; }
 as_owner() { setpriv --reuid="$OWNER" --regid="$OWNER" --clear-groups "$@"; }
 as_user() { setpriv --reuid="$USER" --regid="$USER" --clear-groups "$@"; }
 cd "$OLD/blobs" || exit 0
-[ "$(pwd -P)" != "$(cd "$NEW/blobs" 2>/dev/null && pwd -P)" ] || exit 0
-blobs() { # whole ones, of their owner; an earlier try may have given them to the service
-  find . -maxdepth 1 -type f \( -user "$OWNER" -o -user "$USER" \) -name 'sha256-*' |
+[ ! . -ef "$NEW/blobs" ] || exit 0
+blobs() { # whole ones
+  find . -maxdepth 1 -type f -name 'sha256-*' |
     sed -n 's|^\./\(sha256-[0-9a-f]\{64\}\)$|\1|p'
 }
+# What is given to the service must stay readable to whom it was, who may go on serving it; an
+# earlier try may have given it already.
+shared() { [ -n "$(find "./$1" \( -user "$USER" -o -user "$OWNER" -perm -004 \))" ]; }
 as_user mkdir -p "$NEW/blobs" "$NEW/manifests" || why "cannot write to $NEW"
 guarded=$(cat /proc/sys/fs/protected_hardlinks) # else a person could have others' files given away
 how=copy
-[ "$(stat -c %d .)" != "$(stat -c %d "$NEW/blobs")" ] || [ "$guarded" != 1 ] || how=link
+[ "$(stat -c %d .)" != "$(stat -c %d "$NEW/blobs")" ] || [ "$guarded" != 1 ] ||
+  ! as_user sh -c '[ -x . ]' || how=link
 
 lacking() { blobs | while read -r b; do
   [ "$(stat -c %s "$b")" = "$(stat -c %s "$NEW/blobs/$b" 2>/dev/null)" ] || echo "$b"; done; }
 todo=$(lacking)
-if [ $how = copy ]; then
-  need=0
-  for b in $todo; do need=$((need + $(stat -c %s "$b") / 1024 + 1)); done
+need=0
+for b in $todo; do
+  [ $how = link ] && shared "$b" || need=$((need + $(stat -c %s "$b") / 1024 + 1))
+done
+if [ $need -gt 0 ]; then
   set -- $(df -Pk "$NEW" | sed -n '2p')
   reserve=$(($2 / 20))
   [ $reserve -lt 1048576 ] || reserve=1048576
@@ -35,9 +41,10 @@ if [ $how = copy ]; then
 fi
 for b in $todo; do
   # By the folder that we are in: the service user may not pass through a person's home.
-  if [ $how = link ] && chown -h "$USER:$USER" "$b" &&
+  if [ $how = link ] && shared "$b" && chown -h "$USER:$USER" "$b" &&
     as_user sh -c 'ln "$1" "$2.new" && mv -f "$2.new" "$2"' sh "$b" "$NEW/blobs/$b" 2>/dev/null
   then continue; fi
+  as_owner sh -c '[ -r "$1" ]' sh "$b" || why "user $OWNER cannot read $OLD/blobs/$b"
   as_owner cat "$b" | as_user sh -c 'rm -f "$1.new"; cat >"$1.new"' sh "$NEW/blobs/$b" ||
     why "cannot copy $OLD/blobs/$b"
   sum=$(as_user sha256sum "$NEW/blobs/$b.new")
@@ -49,6 +56,7 @@ done
 # The manifests last. Always copies: names move by changing these files.
 cd ../manifests || exit 0
 as_owner find . -type f | sed -n 's|^\./\([A-Za-z0-9._:/-]*\)$|\1|p' | while read -r m; do
+  as_owner sh -c '[ -r "$1" ]' sh "$m" </dev/null || exit 1
   as_owner cat "$m" </dev/null | as_user sh -c '[ ! -e "$1" ] || exit 0
 mkdir -p "${1%/*}" && cat >"$2" && mv -f "$2" "$1"' sh "$NEW/manifests/$m" "$NEW/.manifest.new" ||
     exit 1

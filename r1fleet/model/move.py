@@ -18,7 +18,7 @@ Commands = Generator[FunctionCommand, None, None]
 
 # Only names of files that have another one in the new folder; on another filesystem nothing has.
 _LEAVE = """
-[ -d "$OLD/blobs" ] || exit 0
+[ -d "$OLD/blobs" ] && [ ! "$OLD/blobs" -ef "$NEW/blobs" ] || exit 0
 setpriv --reuid=ollama --regid=ollama --clear-groups sh -s <<'END'
 for folder in blobs .r1fleet-staging; do
   for file in "$OLD/$folder"/*; do

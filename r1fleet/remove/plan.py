@@ -154,7 +154,7 @@ def _stays(
     if probe.user_groups and (("user", SERVICE_USER) not in probe.brought):
         found += [f"the user {SERVICE_USER} stays: it was there before r1fleet"]
     found += [f"{path} stays: it is not r1fleet's" for path in probe.dropins]
-    taken = takings(probe.state, finished=True)
+    taken = (*takings(probe.state, finished=True), *takings(probe.state, finished=False))
     found += [f"{one.text} comes back" for one in taken]
     if ADOPTED in probe.here and not taken:
         found += [f"what was there before r1fleet lies in {paths.ADOPTED_DIR}"]

@@ -58,10 +58,11 @@ rmdir "$MODELS" 2>/dev/null  # a mount stays, and so does what somebody else has
 # Models that stay become root's: nobody who is given the number of the user later has them. The
 # user, by whom the next run sees that this is to be done, goes last.
 USER = """
+uid=$(id -u "$ACCOUNT" 2>/dev/null)
 for entry in "$DIR"/* "$DIR"/.[!.]*; do
   case "$MODELS/" in "$entry"/*) ;; *) rm -rf "$entry" ;; esac
 done
-[ ! -d "$MODELS" ] || chown -hR root:root "$MODELS"
+[ ! -d "$MODELS" ] || [ -z "$uid" ] || find "$MODELS" -user "$uid" -exec chown -h root:root {} +
 [ ! -d "$DIR" ] || chown -h root:root "$DIR"
 rmdir "$DIR" 2>/dev/null
 [ ! -e "$DIR/.ollama" ] || exit 1

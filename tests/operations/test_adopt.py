@@ -5,13 +5,18 @@ import subprocess
 import threading
 from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
 import pytest
+from pyinfra.api import Host
 
-from r1fleet.adopt import back, install
+from r1fleet.adopt import back, facts, install
 from r1fleet.adopt.plan import Taking
+from r1fleet.fleet import HostRun
 from r1fleet.hostfacts import LoadedModel
 from r1fleet.remote import title
+from r1fleet.settings import Settings
+from r1fleet.stages import store
 from tests.operations import fakehost
 from tests.operations.fakehost import FakeHost
 from tests.unit.build import bare
@@ -166,3 +171,40 @@ def test_a_process_of_another_user_is_not_touched(host: FakeHost) -> None:
     finally:
         process.kill()
         process.wait()
+
+
+def test_what_was_only_begun_is_brought_back_too(host: FakeHost) -> None:
+    """The driver or the proof failed after it was stopped."""
+    state = install.begun({}, [Taking("snap", "ollama")])
+    assert host.play(list(back.bring_back._inner(state, "/new", "ollama")))
+    assert calls(host)[-1] == "snap start --enable ollama"
+
+
+def test_models_that_stay_are_given_back(host: FakeHost) -> None:
+    ours, theirs = (host.at(place) for place in ("/new/blobs", "/home/ann/models/blobs"))
+    for folder in (ours, theirs):
+        folder.mkdir(parents=True)
+    (theirs / "sha256-aa").write_text("shared")
+    (ours / "sha256-aa").hardlink_to(theirs / "sha256-aa")
+    (ours / "sha256-bb").write_text("r1fleet's alone")
+    host.tool("chown", f"#!/bin/sh\n{NOTE}")
+    taking = replace(PERSON, models=str(theirs.parent), owner=4711)
+    state = install.begun({}, [taking])
+    assert host.play(list(back.bring_back._inner(state, str(ours.parent), "ollama")))
+    assert [call for call in calls(host) if call.startswith("chown")] == [
+        "chown -h 4711:4711 sha256-aa"
+    ]
+
+
+def test_a_plan_that_is_begun_and_left_has_taken_nothing() -> None:
+    """As a run does to see whether there is something to do (leased.py)."""
+    probe = bare(existing=facts.read(["found snap", "models /old", "owner 998", "near yes"]))
+    run = HostRun(cast(Host, None), Settings(), probe, rehearsing=True)
+    plan = store(run, probe)
+    for command in plan:
+        if "takes the models" in title(command):
+            break
+    else:
+        raise AssertionError("nothing would be taken")
+    plan.close()
+    assert run.adopting == ()

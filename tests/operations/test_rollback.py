@@ -289,3 +289,18 @@ def test_the_history_names_what_it_went_back_to(host: FakeHost) -> None:
     assert host.play([restore.note("rollback", "back", "deepseek-r1:7b", "0" * 12)])
     told = history.aim(found, bare("T4"), "deepseek-r1")
     assert (told["model"], told["settings"]) == ("deepseek-r1:7b", "0" * 12)
+
+
+def test_behind_a_fleet_gateway_never_all_of_two_hosts_go_back_at_once() -> None:
+    def run(*gpus: str, balances: bool = False) -> Any:
+        driver = SimpleNamespace(gpus=[SimpleNamespace(name=name) for name in gpus])
+        probe = SimpleNamespace(driver=driver)
+        return SimpleNamespace(probe=probe, balances=balances, balancers=("front",))
+
+    front = {"front": run(balances=True)}
+    two = by_hand.turns(front | {"a": run("3090"), "b": run("4090")})
+    assert [turn.hosts for turn in two] == [{"a"}, {"front", "b"}]
+    many = by_hand.turns(front | {f"n{i}": run("T4") for i in range(5)})
+    assert [len(turn.hosts) for turn in many] == [3, 3]
+    alone = SimpleNamespace(**vars(run("T4")) | {"balancers": ()})
+    assert [turn.hosts for turn in by_hand.turns({"a": alone})] == [{"a"}]

@@ -215,3 +215,28 @@ def test_what_an_earlier_run_began_is_gone_on_with_though_it_shows_no_more() -> 
 @pytest.mark.parametrize("rows", [None, 3, ["x"], [{"kind": "other"}], [{}]])
 def test_a_damaged_record_is_nothing_to_go_on_with(rows: object) -> None:
     assert plan.takings({"adopted": rows}, finished=False) == ()
+
+
+def test_a_unit_file_elsewhere_is_none() -> None:
+    refusal = planned(unit("/etc/shadow")).refusal
+    assert refusal
+    assert "'/etc/shadow' is none" in refusal[1]
+
+
+def test_a_service_of_another_slice_is_no_persons_process() -> None:
+    (taking,) = planned(holder("/ai.slice/my-llm.service", more="main 812\n")).takings
+    assert (taking.kind, taking.name) == ("service", "my-llm.service")
+
+
+def test_what_cron_has_started_is_refused_by_its_name() -> None:
+    refusal = planned(holder("/system.slice/cron.service", more="main 3\n")).refusal
+    assert refusal
+    assert "started by cron.service" in refusal[1]
+
+
+def test_a_container_that_goes_when_it_stops_is_refused() -> None:
+    store = STORE.format("/var/lib/docker/volumes/ollama/_data/models", 0)
+    more = CONTAINER.format("", "ollama") + f"passing true\n{store}\n"
+    refusal = planned(holder("/system.slice/docker-1.scope", more=more)).refusal
+    assert refusal
+    assert "--rm" in refusal[1]

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from r1fleet.model import move
 from r1fleet.shell import assign
 
 HEAD = "  sl  local_address rem_address st tx_queue rx_queue tr tm->when retrnsmt uid timeout inode"
@@ -191,3 +192,59 @@ def test_only_what_has_another_name_leaves_the_old_folder(store: Path) -> None:
     assert (store / "new" / BLOB).read_bytes() == DATA
     assert (store / "old/blobs" / f"sha256-{'1' * 64}").exists()
     assert (store / "old" / MANIFEST).exists()
+
+
+@pytest.mark.parametrize("name", ["old/", "link"])
+@pytest.mark.parametrize("part", ["leave.sh", "move"])
+def test_one_directory_of_two_names_loses_nothing(store: Path, name: str, part: str) -> None:
+    """A link, or a slash at the end: every file has "another name", its only one."""
+    (store / "link").symlink_to(store / "old")
+    text = script(part) if part == "leave.sh" else f"export OLD NEW\n{move._LEAVE}"
+    take(store)  # for its stand-ins
+    values = {"OLD": f"{store}/{name}", "NEW": f"{store}/old", "OWNER": "0"}
+    words = ["dash", "-c", f"PATH={store}/bin:$PATH\n" + assign(values) + text]
+    subprocess.run(words, check=True)
+    assert (store / "old" / BLOB).read_bytes() == DATA
+    assert (store / "old" / MANIFEST).exists()
+
+
+def test_what_others_cannot_read_is_copied_and_its_owner_keeps_it(store: Path) -> None:
+    """As with umask 077: given to the service, it would be out of its owner's reach."""
+    (store / "old" / BLOB).chmod(0o600)
+    note = f'#!/bin/sh\necho "$*" >>{store}/chowned\n'
+    assert take(store, chown=note, find=NOT_THE_SERVICES).returncode == 0
+    assert (store / "new" / BLOB).read_bytes() == DATA
+    assert not (store / "new" / BLOB).samefile(store / "old" / BLOB)
+    assert not (store / "chowned").exists()
+
+
+# Owner and service are one user here: what asks for the service's files finds none.
+NOT_THE_SERVICES = r"""#!/bin/sh
+case "$*" in *" -user "*" -o -user "*" -perm -004"*) exec /usr/bin/find "$1" -perm -004 ;; esac
+exec /usr/bin/find "$@"
+"""
+
+
+def test_what_its_owner_cannot_read_is_said_and_no_model_is_taken_half(store: Path) -> None:
+    tool = '#!/bin/sh\nshift 3\ncase "$*" in *"-r "*) exit 1 ;; esac\nexec "$@"\n'
+    done = take(store, setpriv=tool, stat=FAR)
+    assert done.returncode == 1
+    assert f"cannot read {store}/old/blobs/sha256-{SUM}" in done.stderr
+    assert not (store / "new" / MANIFEST).exists()
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+def test_no_name_of_a_file_is_a_line_of_the_probe(tmp_path: Path, shell: str) -> None:
+    (tmp_path / "store/blobs").mkdir(parents=True)
+    evil = tmp_path / "store/manifests" / "x\nfound unit\nfragment " / "etc" / "shadow\nexec a"
+    evil.mkdir(parents=True)
+    (evil / "ollama").write_text("")
+    (tmp_path / "store/manifests/sound").write_text("")
+    driver = (resources.files("r1fleet.driver") / "look.sh").read_text(encoding="ascii")
+    text = f"{driver}\n{script('look.sh')}\nR1_MODELS={tmp_path}\nstore {tmp_path}/store\n"
+    text += "name='\\nmark wsl'; echo \"name $name\"\n"
+    done = subprocess.run([shell, "-c", text], capture_output=True, text=True, check=True)
+    lines = done.stdout.splitlines()
+    assert [line for line in lines if line.startswith(("found", "fragment", "mark"))] == []
+    assert "model sound" in lines
+    assert "name \\nmark wsl" in lines
