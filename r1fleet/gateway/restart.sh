@@ -3,10 +3,12 @@
 # kept it), MARK, MARKS (files that hold requests back; the first says for whose restart), ANSWER_S
 # (within so many seconds it answers).
 set -u
+# By its name as well: of a process that has ended already the journal may not know the unit.
 last() {
   journalctl --sync
-  journalctl -q -n 30 --no-pager -o cat --since -3min -u "$UNIT" | grep -i error | tail -n 1 |
-    sed 's/r1f_[A-Za-z0-9_-]*/r1f_.../g'
+  said=$(journalctl -q -n 30 --no-pager -o cat --since -3min "_SYSTEMD_UNIT=$UNIT" + \
+    SYSLOG_IDENTIFIER=caddy | grep -i error | tail -n 1 | sed 's/r1f_[A-Za-z0-9_-]*/r1f_.../g')
+  echo "${said:-$(systemctl show -p Result --value "$UNIT")}"
 }
 # Where a Caddyfile of ours listens; the site without a name takes whatever is asked for.
 url() {

@@ -48,7 +48,7 @@ def watched(lab: Lab, *hosts: str) -> Iterator[list[str]]:
         local.join()
         for host, watcher in zip(hosts, watchers, strict=True):
             lab.on(host, f"touch {HERE}/stop")
-            watcher.wait(30)
+            watcher.wait(180)  # on a loaded machine a look takes its time
 
 
 def _look_here(found: list[str], over: threading.Event) -> None:
