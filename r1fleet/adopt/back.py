@@ -3,23 +3,14 @@
 from collections.abc import Generator, Mapping
 from typing import Any
 
-from pyinfra.api import FunctionCommand, operation
+from pyinfra.api import FunctionCommand, Host, operation
 
 from r1fleet import paths
 from r1fleet.adopt.install import script
 from r1fleet.adopt.plan import Taking, takings
 from r1fleet.longstep import long_step
-from r1fleet.remote import step
+from r1fleet.remote import HostFailure, changed, host_task, run, say, step, warn
 from r1fleet.shell import assign
-
-# By the names in r1fleet's own folder, and only where it is the very same file.
-_GIVE_BACK = """
-cd "$OURS/blobs" 2>/dev/null || exit 0
-group=$(id -g "$OWNER" 2>/dev/null) || group=$OWNER
-for blob in sha256-*; do
-  [ ! "$blob" -ef "$THEIRS/blobs/$blob" ] || chown -h "$OWNER:$group" "$blob" || exit 1
-done
-"""
 
 Commands = Generator[FunctionCommand, None, None]
 
@@ -36,7 +27,14 @@ def bring_back(state: Mapping[str, Any], models_dir: str, owner: str) -> Command
     """
     # Also what was begun only: it may be stopped already.
     for taking in (*takings(state, finished=True), *takings(state, finished=False)):
-        if taking.models and not taking.stays:
+        if taking.models and taking.stays:
+            yield step(
+                "adopt",
+                f"gives the models of {taking.models} back to their owner",
+                given_back(taking, models_dir),
+                f"chown what lies in {taking.models}/blobs",
+            )
+        elif taking.models:
             yield long_step(
                 "adopt",
                 f"takes the models along to {taking.models}",
@@ -45,22 +43,26 @@ def bring_back(state: Mapping[str, Any], models_dir: str, owner: str) -> Command
                 f"they stay in {models_dir}",
                 change=f"models back in {taking.models}",
             )
-        if taking.models and taking.stays:
-            names = {"OURS": models_dir, "THEIRS": taking.models, "OWNER": str(taking.owner)}
-            yield step(
-                "adopt",
-                f"gives the models of {taking.models} back to whom they belong",
-                assign(names) + _GIVE_BACK,
-                f"chown them by hand: {taking.models}",
-                quiet=True,
-            )
-        yield step(
-            "adopt",
-            f"brings back {taking.text}",
-            back(taking),
-            "start it by hand",
-            change=f"{taking.text} is back",
-        )
+        yield put_back(taking)
+
+
+@host_task
+def put_back(host: Host, taking: Taking) -> None:
+    """Put back its files and start it; what somebody has put in their place is told."""
+    title = f"brings back {taking.text}"
+    say(host, "adopt", title)
+    answer = run(host, back(taking), timeout_s=600)
+    if not answer.ok:
+        raise HostFailure(title, answer.reason, "start it by hand")
+    for line in answer.stdout.splitlines():
+        warn(host, line)
+    changed(host, f"{taking.text} is back")
+
+
+def given_back(taking: Taking, models_dir: str) -> str:
+    """A script that gives its owner the files that have a name in both folders."""
+    values = {"MODELS": models_dir, "THERE": taking.models, "OWNER": str(taking.owner)}
+    return assign(values) + script("give.sh")
 
 
 def models_back(taking: Taking, models_dir: str, owner: str) -> str:

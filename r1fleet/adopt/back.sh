@@ -1,17 +1,21 @@
 # Puts an Ollama that r1fleet took the place of back to where it was, once r1fleet's own is gone.
 # Variables: KIND, NAME, UNIT_FILE, RESTART, ENABLED ("yes" if it started by itself), KEPT. It can be
-# done again. What somebody has put in the place of a file since stays.
+# done again. What somebody has put in the place of a file since stays, and is printed as a line.
 set -u
 why() { echo "$1" >&2; exit 1; }
 back() { # FILE
   [ -e "$KEPT$1" ] || [ -L "$KEPT$1" ] || return 0
-  [ ! -e "$1" ] || { echo "$1 is there: what was kept of it stays in $KEPT$1"; return 0; }
+  if [ -e "$1" ] || [ -L "$1" ]; then
+    echo "$1 has come since, and stays: what was there before r1fleet is $KEPT$1"
+    return 1
+  fi
   mkdir -p "${1%/*}" && mv "$KEPT$1" "$1" || why "cannot put $1 back"
 }
-[ -z "$UNIT_FILE" ] || back "$UNIT_FILE"
+starts=yes
+[ -z "$UNIT_FILE" ] || back "$UNIT_FILE" || starts=  # it is another's now
 back /usr/local/bin/ollama
 systemctl daemon-reload
-case $KIND in
+[ -z "$starts" ] || case $KIND in
   install.sh | package)
     [ "$ENABLED" != yes ] || systemctl enable -q --now ollama.service ||
       why "ollama.service does not start" ;;

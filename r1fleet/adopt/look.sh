@@ -1,6 +1,6 @@
 # Part of the probe, functions only: an Ollama that is not r1fleet's, and whoever holds the engine's
 # port. Where r1fleet's own engine runs, or nobody holds it, only builtins of the shell are used.
-# R1_PORT: the port in four hex digits, as the kernel prints it.
+# R1_PORT: the port in four hex digits, as the kernel prints it. echo is driver/look.sh's.
 
 # Sets inode: of the socket that listens where the engine would.
 listener() {
@@ -59,17 +59,19 @@ store() { # DIR: whose it is, and what is in it
   case $1 in *[!\ -~]*) echo "odd yes"; return ;; esac
   printf '%s\n' "$1" | sed 's/^/models /'
   stat -c 'owner %u' "$1/blobs"
+  [ "$1/blobs" -ef "$R1_MODELS/blobs" ] && echo "same yes"
   d=$R1_MODELS
   while [ ! -d "$d" ]; do d=$(dirname "$d"); done
   [ "$(stat -c %d "$d")" = "$(stat -c %d "$1/blobs")" ] && echo "near yes"
   du -sk "$1/blobs" | { read -r k _; echo "kib $k"; }
-  (cd "$1/manifests" && find . -type f ! -path '*[!-A-Za-z0-9._:/]*') | sed -n 's|^\./|model |p'
+  # No other names: with a line break in it, one would be a word of this answer.
+  (cd "$1/manifests" && find . -type f ! -path '*[!-A-Za-z0-9._:/]*') | sed 's|^\./|model |'
 }
 
 holder() { # of the port
   pid=$(find /proc/[0-9]*/fd -lname "socket:\[$inode\]" | sed -n '1{s|/proc/||;s|/.*||;p;}')
-  # In whatever slice: a drop-in may have set another.
-  case $(readlink "/proc/$pid/exe") in /opt/ollama/*) return ;; esac
+  # Its own engine: a drop-in may have put the unit into another slice.
+  case $(readlink "/proc/$pid/exe") in /opt/ollama/[0-9]*/bin/ollama*) return ;; esac
   echo "found port"
   name=; cgroup=
   [ -n "$pid" ] && process "$pid"
@@ -87,8 +89,8 @@ docked() { # [ID]
   told=$(timeout -k 2 20 docker inspect --format 'container {{.Name}}
 image {{.Config.Image}}
 restart {{.HostConfig.RestartPolicy.Name}}
+compose {{json (index .Config.Labels "com.docker.compose.project")}}
 passing {{.HostConfig.AutoRemove}}
-compose {{index .Config.Labels "com.docker.compose.project"}}
 inner {{.State.Pid}}
 {{range .Mounts}}mount {{.Destination}} {{.Source}}
 {{end}}' "$id") || return
@@ -107,6 +109,13 @@ END
   [ -n "$deep" ] && store "$there"
 }
 
+packaged() { # which package the unit is of
+  if command -v dpkg-query >/dev/null; then
+    dpkg-query -S '*/systemd/system/ollama.service' | sed -n 's/^\([^:,]*\).*/package \1/p'
+  elif command -v rpm >/dev/null; then rpm -qf --qf 'package %{NAME}\n' "$f" | grep '^package '
+  elif command -v pacman >/dev/null; then pacman -Qqo "$f" | sed 's/^/package /'; fi
+}
+
 # A unit of Ollama's usual name, whoever made it, running or not.
 unit() {
   for f in /etc/systemd/system /run/systemd/system /usr/local/lib/systemd/system \
@@ -117,7 +126,7 @@ unit() {
     case $first in '# Written by r1fleet'*) return ;; esac
     echo "found unit"; echo "fragment $f"
     sed -n 's/^ExecStart=[@:+!-]*\([^ ]*\).*/exec \1/p' "$f"
-    # One in /etc is a person's own, even where a package has another.
+    # One of a person's own goes before a package's, and is nobody else's.
     case $f in /usr/lib/* | /lib/*) packaged ;; esac
     shown=$(systemctl show ollama.service -p MainPID -p User -p Environment)
     pid=$(printf '%s\n' "$shown" | sed -n 's/^MainPID=//p')
@@ -132,13 +141,6 @@ unit() {
       /run/systemd/system*/ollama.service.d/*.conf; do [ -e "$c" ] && keys "$c"; done
     return
   done
-}
-
-packaged() { # whose package has the unit
-  if command -v dpkg-query >/dev/null; then
-    dpkg-query -S '*/systemd/system/ollama.service' | sed -n 's/^\([^:,]*\).*/package \1/p'
-  elif command -v rpm >/dev/null; then rpm -qf --qf 'package %{NAME}\n' "$f" | grep '^package '
-  elif command -v pacman >/dev/null; then pacman -Qqo "$f" | sed 's/^/package /'; fi
 }
 
 keys() { # FILE: what is set in it, by name alone: values may be secret

@@ -122,7 +122,7 @@ def _each_once(found: Iterable[Existing]) -> list[Existing]:
 
 
 def _owner_row(holder: Existing) -> str:
-    if holder["cgroup"] == f"/system.slice/{UNIT}":
+    if holder.unit == UNIT and not holder["cgroup"].startswith("/user.slice/"):
         return "unit"
     return "snap" if holder.unit.startswith("snap.ollama.") else ""
 
@@ -143,7 +143,8 @@ def _taking(one: Existing, probe: Probe, settings: Settings) -> Taking | Refusal
         return _stranger(one, settings)
     if not isinstance(found, Taking):
         return found
-    models = one["models"] if one["models"] != settings.ollama_models else ""
+    is_ours = one["same"] or one["models"] == settings.ollama_models
+    models = "" if is_ours else one["models"]
     values = {**asdict(found), "models": models, "owner": one.number("owner")}
     values["pid"] = found.pid or one.number("pid")
     values["root"] = found.root or _root(one["exe"])
@@ -157,6 +158,8 @@ def _root(program: str) -> str:
 
 def _unit(one: Existing, probe: Probe) -> Taking | Refusal:
     runs = one["exec"]
+    if not one["fragment"].endswith(f"/systemd/system/{UNIT}"):  # it will be moved aside
+        return (UNIT, f"its unit file {one['fragment']!r} is none", "look at the host")
     if runs.rpartition("/")[2] != "ollama":
         why = f"{one['fragment']} is there and runs {runs or 'nothing'}"
         return (UNIT, why, f"give it another name, or remove it: systemctl disable --now {UNIT}")
@@ -164,8 +167,6 @@ def _unit(one: Existing, probe: Probe) -> Taking | Refusal:
         if path != one["fragment"] and key in FOREIGN_KEYS:
             fix = f"take that line out, or remove {path}; the other lines may stay"
             return ("drop-in", f"{path} sets {key.rstrip('=')}, which is r1fleet's to set", fix)
-    if not one["fragment"].endswith(f"/systemd/system/{UNIT}"):
-        return (UNIT, f"its unit file {one['fragment']!r} is none", "look at the host")
     enabled = probe.unit(UNIT).enabled
     if one["package"]:
         return Taking("package", one["package"], enabled=enabled)
@@ -176,13 +177,17 @@ def _container(one: Existing, settings: Settings) -> Taking | Refusal:
     name = one["container"].lstrip("/")
     if one["serves"] != "ollama":
         return _stranger(one, settings)
-    if one["compose"]:
-        why = f"{_holds(settings)} the container {name}, which is part of {one['compose']}"
-        how = f"docker stop {name}, and let the others reach {settings.base_url} on the host"
-        return ("port", why, f"others may know it by its name there: {how}; or set another port")
     if one["passing"] == "true":
         why = f"{_holds(settings)} the container {name}, which docker removes when it stops (--rm)"
-        return ("port", why, "start it without --rm, then run again; or set another port")
+        return (
+            "port",
+            why,
+            "start it without --rm, on the same volume, then run again; or set another port",
+        )
+    if project := one["compose"].strip('"'):
+        why = f"{_holds(settings)} the container {name}, which is part of {project}"
+        how = f"docker stop {name}, and let the others reach {settings.base_url} on the host"
+        return ("port", why, f"others may know it by its name there: {how}; or set another port")
     if not one["models"]:
         why = f"{_holds(settings)} the container {name}, whose models are on no volume"
         fix = f"docker cp {name}:/root/.ollama/models DIR and docker rm -f {name}, or another port"
@@ -208,7 +213,7 @@ def _holder(one: Existing, settings: Settings) -> Taking | Refusal:
     if any(word in cgroup for word in ("libpod", "kubepods", "docker", "lxc", "machine.slice")):
         why = f"{_holds(settings)} ollama in a container ({unit}, pid {one['pid']})"
         return ("port", why, "stop the container, or set another port")
-    in_service = unit.endswith(".service") and not cgroup.startswith("/user.slice/")
+    in_service = not cgroup.startswith("/user.slice/") and unit.endswith(".service")
     if in_service and not unit.startswith(LOGINS):
         if one["main"] == one["pid"]:
             return Taking("service", unit, enabled=True)

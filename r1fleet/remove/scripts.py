@@ -55,14 +55,15 @@ rmdir "$MODELS" 2>/dev/null  # a mount stays, and so does what somebody else has
 [ ! -e "$MODELS/blobs" ]
 """
 
-# Models that stay become root's: nobody who is given the number of the user later has them. The
+# Models that stay become root's: nobody who is given the number of the user later has them. Those
+# that a person or a container has as well have gone back to their owner. The
 # user, by whom the next run sees that this is to be done, goes last.
 USER = """
-uid=$(id -u "$ACCOUNT" 2>/dev/null)
 for entry in "$DIR"/* "$DIR"/.[!.]*; do
   case "$MODELS/" in "$entry"/*) ;; *) rm -rf "$entry" ;; esac
 done
-[ ! -d "$MODELS" ] || [ -z "$uid" ] || find "$MODELS" -user "$uid" -exec chown -h root:root {} +
+uid=$(id -u "$ACCOUNT" 2>/dev/null)
+[ -z "$uid" ] || [ ! -d "$MODELS" ] || find "$MODELS" -user "$uid" -exec chown -h root:root {} +
 [ ! -d "$DIR" ] || chown -h root:root "$DIR"
 rmdir "$DIR" 2>/dev/null
 [ ! -e "$DIR/.ollama" ] || exit 1

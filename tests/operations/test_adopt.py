@@ -10,6 +10,7 @@ from typing import cast
 import pytest
 from pyinfra.api import Host
 
+from r1fleet import outcome
 from r1fleet.adopt import back, facts, install
 from r1fleet.adopt.plan import Taking
 from r1fleet.fleet import HostRun
@@ -180,22 +181,6 @@ def test_what_was_only_begun_is_brought_back_too(host: FakeHost) -> None:
     assert calls(host)[-1] == "snap start --enable ollama"
 
 
-def test_models_that_stay_are_given_back(host: FakeHost) -> None:
-    ours, theirs = (host.at(place) for place in ("/new/blobs", "/home/ann/models/blobs"))
-    for folder in (ours, theirs):
-        folder.mkdir(parents=True)
-    (theirs / "sha256-aa").write_text("shared")
-    (ours / "sha256-aa").hardlink_to(theirs / "sha256-aa")
-    (ours / "sha256-bb").write_text("r1fleet's alone")
-    host.tool("chown", f"#!/bin/sh\n{NOTE}")
-    taking = replace(PERSON, models=str(theirs.parent), owner=4711)
-    state = install.begun({}, [taking])
-    assert host.play(list(back.bring_back._inner(state, str(ours.parent), "ollama")))
-    assert [call for call in calls(host) if call.startswith("chown")] == [
-        "chown -h 4711:4711 sha256-aa"
-    ]
-
-
 def test_a_plan_that_is_begun_and_left_has_taken_nothing() -> None:
     """As a run does to see whether there is something to do (leased.py)."""
     probe = bare(existing=facts.read(["found snap", "models /old", "owner 998", "near yes"]))
@@ -208,3 +193,58 @@ def test_a_plan_that_is_begun_and_left_has_taken_nothing() -> None:
         raise AssertionError("nothing would be taken")
     plan.close()
     assert run.adopting == ()
+
+
+def test_what_somebody_has_put_in_its_place_stays_and_is_told(
+    host: FakeHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(outcome, "_outcomes", {})
+    put(host, UNIT_FILE, "[Service]\n")
+    put(host, PROGRAM, "the program")
+    assert stop(host, INSTALL_SH)
+    put(host, UNIT_FILE, "somebody's")
+    host.at("calls").unlink()
+    state = {"adopted": install.finished(install.begun({}, [replace(INSTALL_SH, models="")]))}
+    assert host.play(list(back.bring_back._inner(state, "/new", "ollama")))
+    assert host.at(UNIT_FILE).read_text() == "somebody's"
+    kept = host.at(f"/var/lib/r1fleet/adopted{host.root}{UNIT_FILE}")
+    assert kept.read_text() == "[Service]\n"
+    (line,) = outcome.of(host.name).warnings
+    assert line.startswith(f"{host.at(UNIT_FILE)} has come since, and stays")
+    assert line.endswith(str(kept))
+    assert host.at(PROGRAM).read_text() == "the program"
+    assert calls(host) == ["systemctl daemon-reload"]  # the unit is not ours to start
+
+
+def test_models_that_a_person_has_as_well_become_the_persons_again(host: FakeHost) -> None:
+    ours, theirs = (host.root / name / "blobs" for name in ("ours", "theirs"))
+    names = [f"sha256-{digit * 64}" for digit in "0123"]
+    for folder in (ours, theirs):
+        folder.mkdir(parents=True)
+    for name in names:
+        (ours / name).write_text(name)
+    (theirs / names[0]).hardlink_to(ours / names[0])
+    (theirs / names[1]).write_text("a copy")
+    (theirs / names[2]).symlink_to(ours / names[2])  # would be followed as root
+    host.tool("setpriv", '#!/bin/sh\necho "$1" >>"$ROOT/calls"\nshift 3\nexec "$@"\n')
+    host.tool("chown", f"#!/bin/sh\n{NOTE}")
+    host.tool("id", "#!/bin/sh\necho 100\n")
+    person = replace(PERSON, models=str(theirs.parent))
+    steps = list(back.bring_back._inner(install.begun({}, [person]), str(ours.parent), "ollama"))
+    assert host.play(steps[:1])
+    assert calls(host) == ["--reuid=1000", f"chown -h 1000:100 {names[0]}"]
+
+
+def test_a_link_to_the_folder_itself_gives_nothing_away(host: FakeHost) -> None:
+    ours = host.root / "ours/blobs"
+    ours.mkdir(parents=True)
+    for digit in "01":
+        (ours / f"sha256-{digit * 64}").write_text("x")
+    (host.root / "more").hardlink_to(ours / f"sha256-{'0' * 64}")
+    (host.root / "theirs").symlink_to(host.root / "ours")
+    host.tool("setpriv", '#!/bin/sh\nshift 3\nexec "$@"\n')
+    host.tool("chown", f"#!/bin/sh\n{NOTE}")
+    state = install.begun({}, [replace(PERSON, models=str(host.root / "theirs"))])
+    steps = list(back.bring_back._inner(state, str(host.root / "ours"), "ollama"))
+    assert host.play(steps[:1])
+    assert not host.at("calls").exists()

@@ -163,6 +163,8 @@ def test_what_each_host_has_of_its_own_asks_for_no_canary_of_its_own() -> None:
     """Debian 12 and 13 have different keyrings: one canary stands for hosts of both."""
     own = Settings(driver_keyring_sha256="a" * 64, gateway_name="gpu1.example.org")
     assert gate._target(own) == gate._target(Settings())
+    entered = Settings(sudo_password="env:R1_SUDO_GPU1")
+    assert gate._target(entered) == gate._target(Settings())
 
 
 def test_a_newer_schema_is_refused_before_any_change() -> None:

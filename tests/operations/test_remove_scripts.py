@@ -17,7 +17,8 @@ MOVED = ("/opt/ollama", "/usr/local", "/etc/systemd", "/etc/r1fleet", "/run/r1fl
 # Accounts are lines of the file users; what is there to fail fails once.
 TOOLS = {
     "systemctl": '[ "$1" != is-active ]',
-    "chown": ":",
+    "chown": 'echo "$*" >>"$ROOT/chowned"',
+    "id": 'echo "${ID:-54321}"',
     "getent": 'grep -qx "$1 $2" "$ROOT/users"',
     "userdel": '[ ! -e "$ROOT/cut" ] || { rm "$ROOT/cut"; exit 8; }\n: >"$ROOT/users"',
     "groupdel": ":",
@@ -104,6 +105,20 @@ def test_a_user_goes_after_all_that_was_the_users(tmp_path: Path) -> None:
     assert left(home) == {"models/blobs/x"}
     assert run(tmp_path, scripts.USER, **values) == 0
     assert (tmp_path / "users").read_text() == ""
+
+
+@pytest.mark.parametrize("is_the_users", [True, False])
+def test_of_models_that_stay_only_the_users_become_roots(
+    tmp_path: Path, is_the_users: bool
+) -> None:
+    home = tmp_path / "ollama"
+    made(home, "models/blobs/x")
+    (tmp_path / "users").write_text("passwd ollama\n")
+    values = {"ACCOUNT": "ollama", "DIR": str(home), "MODELS": str(home / "models")}
+    values["ID"] = str(os.getuid()) if is_the_users else "54321"
+    assert run(tmp_path, scripts.USER, **values) == 0
+    given = (tmp_path / "chowned").read_text()
+    assert (str(home / "models/blobs/x") in given) == is_the_users
 
 
 def test_a_mirror_whose_removal_is_cut_off_is_seen_again(tmp_path: Path) -> None:

@@ -92,7 +92,7 @@ def test_who_holds_the_port_by_where_it_runs(cgroup: str, main: str, kind: str, 
 
 
 def test_a_container_whose_models_are_on_a_volume() -> None:
-    more = CONTAINER.format("", "ollama")
+    more = CONTAINER.format('""', "ollama") + "passing false\n"
     more += STORE.format("/var/lib/docker/volumes/ollama/_data/models", 0)
     (taking,) = planned(
         holder("/system.slice/docker.service", "docker-proxy", "root", more)
@@ -131,7 +131,7 @@ PROXY = ("/system.slice/docker.service", "docker-proxy", "root")
             "started there no more",
         ),
         (
-            holder(*PROXY, more=CONTAINER.format("chat", "ollama") + STORE.format("/v/models", 0)),
+            holder(*PROXY, more=CONTAINER.format('"chat"', "ollama") + STORE.format("/v", 0)),
             "held by the container ollama, which is part of chat",
             "docker stop ollama, and let the others reach http://127.0.0.1:11434",
         ),
@@ -198,6 +198,14 @@ def test_models_that_lie_where_they_should_are_not_moved() -> None:
     old = "/usr/share/ollama/.ollama/models"
     (taking,) = planned(unit(OWN_UNIT), ollama_models=old).takings
     assert taking.models == ""
+    # Nor where that is the same folder by another name.
+    (taking,) = planned(unit(OWN_UNIT) + "same yes\n").takings
+    assert taking.models == ""
+
+
+def test_its_unit_in_another_slice_is_one_and_not_two() -> None:
+    text = holder("/ai.slice/ollama.service", more="main 812\n") + unit(OWN_UNIT)
+    assert [one.kind for one in planned(text).takings] == ["install.sh"]
 
 
 def test_what_an_earlier_run_began_is_gone_on_with_though_it_shows_no_more() -> None:

@@ -95,6 +95,16 @@ def test_on_one_filesystem_files_get_a_second_name(store: Path) -> None:
     assert blob.read_bytes() == DATA
 
 
+def test_one_directory_by_two_names_is_left_alone(store: Path) -> None:
+    (store / "new").rmdir()
+    (store / "old").rename(store / "new")
+    (store / "old").symlink_to(store / "new")
+    for text in (SCRIPT, f"export OLD NEW\n{move._LEAVE}"):
+        assert play(store, text).returncode == 0
+        assert (store / f"new/blobs/sha256-{SUM}").read_bytes() == DATA
+        assert (store / "new" / MANIFEST).exists()
+
+
 def test_to_another_filesystem_they_are_copied_and_checked(store: Path) -> None:
     broken = store / ("old/blobs/sha256-" + "c" * 64)
     broken.write_bytes(b"not what its name says")
