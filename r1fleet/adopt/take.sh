@@ -1,6 +1,6 @@
 # Takes models along from the model directory of an Ollama that is there. Variables: OLD, NEW, OWNER
-# (of the files in OLD, a user id or name), USER (of the service). That Ollama may go on serving meanwhile:
-# nothing of OLD but the owner of its blobs is changed. On one filesystem blobs get a second name
+# (of the files in OLD, a user id or name), USER (of the service). That Ollama may go on serving
+# meanwhile: nothing of OLD but the owner of its blobs is changed. On one filesystem blobs get a second name
 # and no byte is written, where both can read them afterwards; else they are copied and checked. It
 # can be done again at any time.
 #

@@ -159,18 +159,7 @@ def _send(file: ManagedFile) -> FunctionCommand:
 
 def _apply(wanted: GatewayWanted, verb: str, switch: bool) -> FunctionCommand:
     """A step that makes what was sent live, if the Caddy that is to run takes it."""
-    values = {
-        "DIR": paths.GATEWAY_DIR,
-        "ROOT": paths.GATEWAY_ROOT,
-        "KEY": wanted.archive.key,
-        "UNIT": UNIT,
-        "UNIT_FILE": paths.GATEWAY_UNIT,
-        "BEFORE": paths.GATEWAY_BEFORE,
-        "ACCOUNT": USER,
-        "HOME_DIR": HOME,
-        "MARK": paths.GATEWAY_MARK,
-        "VERB": verb,
-    }
+    values = _places(wanted) | {"ACCOUNT": USER, "HOME_DIR": HOME, "VERB": verb}
     version = wanted.archive.version
     return step(
         "gateway",
@@ -183,12 +172,9 @@ def _apply(wanted: GatewayWanted, verb: str, switch: bool) -> FunctionCommand:
     )
 
 
-def _restart(wanted: GatewayWanted, *, cuts: bool) -> FunctionCommand:
-    """A step that restarts it, and goes back to what ran before when the new one does not answer.
-
-    + cuts: it stands before other hosts' engines: what goes through it now cannot be waited for
-    """
-    values = {
+def _places(wanted: GatewayWanted) -> dict[str, str]:
+    """What apply.sh keeps, and restart.sh puts back."""
+    return {
         "DIR": paths.GATEWAY_DIR,
         "ROOT": paths.GATEWAY_ROOT,
         "KEY": wanted.archive.key,
@@ -196,9 +182,16 @@ def _restart(wanted: GatewayWanted, *, cuts: bool) -> FunctionCommand:
         "UNIT_FILE": paths.GATEWAY_UNIT,
         "BEFORE": paths.GATEWAY_BEFORE,
         "MARK": paths.GATEWAY_MARK,
-        "MARKS": f"{paths.REFUSING} {paths.DRAINING} {paths.DRAIN_FLAG}",
-        "ANSWER_S": str(ANSWER_S),
     }
+
+
+def _restart(wanted: GatewayWanted, *, cuts: bool) -> FunctionCommand:
+    """A step that restarts it, and goes back to what ran before when the new one does not answer.
+
+    + cuts: it stands before other hosts' engines: what goes through it now cannot be waited for
+    """
+    marks = f"{paths.REFUSING} {paths.DRAINING} {paths.DRAIN_FLAG}"
+    values = _places(wanted) | {"MARKS": marks, "ANSWER_S": str(ANSWER_S)}
     return step(
         "gateway",
         "restarts the gateway" + (": connections through it are cut" if cuts else ""),

@@ -92,7 +92,7 @@ def _confirm(host_run: HostRun) -> None:
 def _plan(host_run: HostRun) -> Commands:
     probe, settings = host_run.probe, host_run.settings
     if probe is None:
-        yield fail("probe", host_run.trouble, "look at the host, then run again")
+        yield fail("probe", host_run.trouble, host_run.fix)
         return
     if not planning.is_there(probe, settings):
         _note(host_run, NOTHING)
