@@ -33,8 +33,7 @@ rm -rf {paths.GATEWAY_DIR}/next
 
 _START = f"""
 why() {{ echo "$1" >&2; exit 1; }}
-last() {{ journalctl --sync; journalctl -q -n 30 --no-pager -o cat --since -1min -u {UNIT} |
-  grep -i error | tail -n 1 | sed 's/r1f_[A-Za-z0-9_-]*/r1f_.../g'; }}
+UNIT={UNIT} since=$(date '+%F %T')
 systemctl daemon-reload
 systemctl enable -q {UNIT}
 systemctl "$VERB" {UNIT} || why "$(last)"
@@ -195,7 +194,7 @@ def _restart(wanted: GatewayWanted, *, cuts: bool) -> FunctionCommand:
     return step(
         "gateway",
         "restarts the gateway" + (": connections through it are cut" if cuts else ""),
-        assign(values) + _script("restart.sh"),
+        assign(values) + _script("last.sh") + _script("restart.sh"),
         f"journalctl -u {UNIT} on the host tells more",
         change="gateway restarted",
         timeout_s=RESTART_LIMIT_S,
@@ -207,7 +206,7 @@ def _begin(verb: str) -> FunctionCommand:
     return step(
         "gateway",
         f"{told} the gateway",
-        assign({"VERB": verb}) + _START,
+        assign({"VERB": verb}) + _script("last.sh") + _START,
         f"journalctl -u {UNIT} on the host tells more",
         change=f"gateway {'opened' if verb == 'start' else 'reloaded'}",
         timeout_s=180,

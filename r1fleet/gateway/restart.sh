@@ -1,15 +1,8 @@
 # Restarts the gateway; when it does not come up or does not answer, what ran before is put back.
 # Variables: DIR, ROOT, KEY (the Caddy that is to run), UNIT, UNIT_FILE, BEFORE (what ran, as apply.sh
 # kept it), MARK, MARKS (files that hold requests back; the first says for whose restart), ANSWER_S
-# (within so many seconds it answers).
+# (within so many seconds it answers). last.sh goes before it.
 set -u
-# By its name as well: of a process that has ended already the journal may not know the unit.
-last() {
-  journalctl --sync
-  said=$(journalctl -q -n 30 --no-pager -o cat --since -3min "_SYSTEMD_UNIT=$UNIT" + \
-    SYSLOG_IDENTIFIER=caddy | grep -i error | tail -n 1 | sed 's/r1f_[A-Za-z0-9_-]*/r1f_.../g')
-  echo "${said:-$(systemctl show -p Result --value "$UNIT")}"
-}
 # Where a Caddyfile of ours listens; the site without a name takes whatever is asked for.
 url() {
   site=$(sed -n 's|^\(.* \)\{0,1\}\(https\{0,1\}\)://:\([0-9]*\) {$|\2 \3|p' "$DIR/Caddyfile" | head -n 1)
@@ -35,6 +28,7 @@ up() {
   systemctl daemon-reload
   systemctl reset-failed "$UNIT" 2>/dev/null
   systemctl enable -q "$UNIT"
+  since=$(date '+%F %T')
   systemctl restart "$UNIT" 2>/dev/null || return 1
   answers
 }

@@ -62,6 +62,7 @@ class Behind:
             "expose": "gateway",
             "gateway_tokens": f"file:{self.store}",
             "ollama_origins": ORIGIN,
+            "watch": False,  # it asks the engine too, and the tests read what the engine was asked
             **data,
         }
         words = [word for key, value in told.items() for word in ("--data", f"{key}={value}")]

@@ -27,7 +27,9 @@ find /etc /usr/local /opt /root -xdev -type f -exec sha256sum {} + |
 getent passwd | sed 's/^/user /'; getent group | sed 's/^/group /'
 systemctl list-unit-files --no-legend --no-pager | awk '{print "unit", $1, $2}'
 systemctl list-units --no-legend --no-pager --plain --state=running,failed |
-  awk '{print "runs", $1, $3}'
+  awk '$1 !~ /[.]timer$/ {print "runs", $1, $3}'
+systemctl list-units --no-legend --no-pager --plain --type=timer --state=active |
+  awk '{print "waits", $1}'  # "running" while what it starts runs, else "waiting"
 dpkg-query -W -f 'package ${Package} ${Version} ${Status}\n'
 apt-mark showhold | sed 's/^/hold /'; apt-mark showmanual | sed 's/^/manual /'
 ps -eo user,comm --no-headers | awk '{print "process", $1, $2}'
@@ -39,7 +41,8 @@ ls -d /run/r1fleet* /run/ollama* 2>/dev/null | sed 's/^/run /'
 NOISE = re.compile(
     r"(file|content) (/etc/(passwd|group|shadow|gshadow)-|/etc/ld\.so\.cache|/boot/initrd"
     r"|/var/lib/(apt|dpkg|systemd)|/usr/lib/firmware |/etc/kernel/[a-z_.]+ )"
-    r"|(runs|unit) (session|user)|process \S+ (ps|awk|find|sh|sshd.*|systemd|sleep|\(sd-pam\))$"
+    r"|(runs|unit) (session|user)"
+    r"|process \S+ (ps|awk|find|sh|curl|nvidia-smi|sshd.*|systemd|sleep|\(sd-pam\))$"
 )
 # The driver that stays, with its packages' own files, and its notes.
 DRIVER = re.compile(

@@ -68,7 +68,8 @@ class Here:
             (self.etc / "next" / name).write_text(content)
 
     def run(self, script: str, key: str, verb: str = "restart") -> subprocess.CompletedProcess[str]:
-        text = (resources.files("r1fleet.gateway") / script).read_text(encoding="ascii")
+        package = resources.files("r1fleet.gateway")
+        text = "".join((package / name).read_text("ascii") for name in ("last.sh", script))
         values = {
             "PATH": f"{self.folder / 'bin'}:/usr/bin:/bin",
             "DIR": str(self.etc),
@@ -179,6 +180,18 @@ def test_a_run_that_was_cut_off_does_not_take_the_new_one_for_what_ran(here: Her
         here.run("apply.sh", key)
     assert here.run("restart.sh", "3-broken").returncode == 1
     assert here.live() == OLD
+
+
+def test_last_words_that_the_journal_gets_late_are_waited_for(here: Here) -> None:
+    late = TOOLS["journalctl"].replace(
+        "#!/bin/sh\n",
+        f'#!/bin/sh\n[ "$1" = --sync ] && {{ echo >>{here.folder}/asked; exit; }}\n'
+        f"[ $(wc -l <{here.folder}/asked) -ge 3 ] || exit 0\n",
+    )
+    (here.folder / "bin/journalctl").write_text(late)
+    here.version("2-broken")
+    assert here.run("apply.sh", "2-broken").returncode == 0
+    assert "2-broken does not come up: Error: no such" in here.run("restart.sh", "2-broken").stderr
 
 
 def test_without_a_gateway_that_ran_there_is_nothing_to_put_back(here: Here) -> None:
