@@ -190,7 +190,7 @@ def close_for_good(host: Host, stage: str, title: str, script: str, fix: str) ->
 
 def interrupted() -> None:
     """End for all hosts that this run holds, as far as their connections live."""
-    lease.close()
+    lease.close(INTERRUPTED_LIMIT_S)
     ends = [gevent.spawn(_watches[name].end, "failed", INTERRUPTED) for name in lease.mine()]
     gevent.joinall(ends, timeout=INTERRUPTED_LIMIT_S)
 

@@ -6,6 +6,7 @@ so a laptop that dies blocks nobody for long; while the run works it is renewed.
 
 import json
 import os
+import time
 from dataclasses import dataclass
 from typing import Any
 
@@ -134,15 +135,20 @@ class _Mine:
 
 
 _mine: dict[str, _Mine] = {}
+_taking: set[str] = set()  # hosts whose answer is under way
 
 
 class _Run:
     is_over = False  # it was interrupted, and the process is about to end
 
 
-def close() -> None:
-    """From now on no host is taken and nothing more is begun on one."""
+def close(limit_s: float) -> None:
+    """From now on no host is taken and nothing more is begun on one. What is being taken is waited
+    for, so that it can be given back."""
     _Run.is_over = True
+    end = time.monotonic() + limit_s
+    while _taking and time.monotonic() < end:
+        gevent.sleep(0.05)
 
 
 def stand_still() -> None:
@@ -164,7 +170,11 @@ def take(host: Host, stage: str, title: str, probe: Probe, steal: bool) -> None:
         other = lease if blocks(lease, clock, me) else None
         if other and not steal:
             raise Held(*refusal(other))
-        done = run(host, assign(_variables(me) | {"SEEN": seen}) + LOCKED + _TAKE)
+        _taking.add(host.name)
+        try:
+            done = run(host, assign(_variables(me) | {"SEEN": seen}) + LOCKED + _TAKE)
+        finally:
+            _taking.discard(host.name)
         if not done.ok:
             raise HostFailure(title, done.reason, f"check the free space of {paths.STATE_DIR}")
         if done.stdout.startswith(TAKEN):

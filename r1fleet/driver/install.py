@@ -75,7 +75,8 @@ command -v nvidia-modprobe >/dev/null && nvidia-modprobe -u -c=0
 # Ends with 0 also when a module is in use: then nothing was unloaded that matters, and the next
 # look at the host decides on a reboot.
 _UNLOAD = """
-systemctl stop ollama.service nvidia-persistenced.service nvidia-fabricmanager.service 2>/dev/null
+systemctl stop ollama.service r1fleet-watch.service nvidia-persistenced.service \
+  nvidia-fabricmanager.service 2>/dev/null
 for module in nvidia_uvm nvidia_drm nvidia_modeset nvidia_peermem nvidia; do
   [ -d /sys/module/$module ] || continue
   rmmod $module || break

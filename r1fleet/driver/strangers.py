@@ -7,7 +7,7 @@ from r1fleet.hostfacts import GpuHolder, Probe
 
 # What r1fleet stops and starts itself, and what is part of the driver.
 OURS = (
-    *("ollama.service", "r1fleet-preload.service"),
+    *("ollama.service", "r1fleet-preload.service", "r1fleet-watch.service"),
     *("nvidia-persistenced.service", "nvidia-fabricmanager.service"),
 )
 # Units that people's own processes run in: never to be stopped for one of them.

@@ -5,7 +5,7 @@ from importlib import resources
 
 from pyinfra.api import FunctionCommand, operation
 
-from r1fleet import paths
+from r1fleet import lastwords, paths
 from r1fleet.brought import note, noting
 from r1fleet.bundle import packages as from_bundle
 from r1fleet.bundle import send
@@ -70,16 +70,13 @@ apt-get -qq -o DPkg::Lock::Timeout=600 -o Dpkg::Use-Pty=0 install -y --no-instal
 _RESTART = """
 systemctl daemon-reload
 systemctl enable -q ollama.service
-last_words() { # of this very start: those of the one before may still be on their way
-  journalctl --sync
-  said=$(journalctl -q -n 1 --no-pager -o cat \
-    "_SYSTEMD_INVOCATION_ID=$(systemctl show -p InvocationID --value ollama.service)")
-  # A start that has only just begun has said nothing yet: then the one before it.
-  echo "${said:-$(journalctl -q -n 1 --no-pager -o cat --since "$since" \
-    _SYSTEMD_UNIT=ollama.service)}"
+since_now
+# Of this very start: the last words of what it replaces may still be on their way.
+systemctl "$VERB" ollama.service || {
+  last_words ollama.service . SYSLOG_IDENTIFIER=wait-for-gpus + \
+    "_SYSTEMD_INVOCATION_ID=$(systemctl show -p InvocationID --value ollama.service)" >&2
+  exit 1
 }
-since=$(date '+%F %T')
-systemctl "$VERB" ollama.service || { last_words >&2; exit 1; }
 # A restart by hand does not set the count back: what ended before may have ended often.
 restarts() { systemctl show -p NRestarts --value ollama.service; }
 began=$(restarts)
@@ -89,9 +86,23 @@ until curl -fsS --noproxy "*" -m 5 -o /dev/null "$URL/api/version" 2>/dev/null; 
   [ $i -lt 60 ] || { echo "no answer at $URL after 60 s" >&2; exit 1; }
   tries=$(restarts)
   tries=$((${tries:-0} - ${began:-0}))
-  [ "$tries" -lt 4 ] || { echo "it ended $tries times: $(last_words)" >&2; exit 1; }
+  [ "$tries" -lt 4 ] || {
+    echo "it ended $tries times: $(last_words ollama.service . _SYSTEMD_UNIT=ollama.service + \
+      SYSLOG_IDENTIFIER=ollama + SYSLOG_IDENTIFIER=wait-for-gpus)" >&2
+    exit 1
+  }
   sleep 1
 done
+rm -f "$MARK"
+"""
+
+_LOAD = """
+systemctl daemon-reload
+systemctl enable -q r1fleet-preload.service
+systemctl "$VERB" r1fleet-preload.service || {
+  last_words r1fleet-preload.service . SYSLOG_IDENTIFIER=preload + SYSLOG_IDENTIFIER=curl >&2
+  exit 1
+}
 rm -f "$MARK"
 """
 
@@ -178,7 +189,13 @@ def fetch(probe: Probe, archive: Archive, proxies: Mapping[str, str]) -> Command
 
 def restart_script(base_url: str, verb: str) -> str:
     """Starts the engine with what is on the disk, and waits until it answers."""
-    return assign({"URL": base_url, "MARK": paths.RESTART_MARK, "VERB": verb}) + _RESTART
+    values = {"URL": base_url, "MARK": paths.RESTART_MARK, "VERB": verb}
+    return assign(values) + lastwords.script() + _RESTART
+
+
+def load_script(verb: str) -> str:
+    """Starts the unit that loads the model, and waits until it is loaded."""
+    return assign({"MARK": paths.RESTART_MARK, "VERB": verb}) + lastwords.script() + _LOAD
 
 
 def restart(
@@ -255,10 +272,7 @@ def preload(probe: Probe, wanted: PreloadWanted, again: bool = False) -> Command
         yield step(
             "model",
             f"loads {wanted.model}",
-            f"systemctl daemon-reload; systemctl enable -q r1fleet-preload.service\n"
-            f"systemctl {verb} r1fleet-preload.service || {{ journalctl -n 1 --no-pager -o cat"
-            " --since -1h -t preload -t curl >&2; exit 1; }\n"
-            f"rm -f {paths.RESTART_MARK}",
+            load_script(verb),
             "journalctl -u ollama -u r1fleet-preload on the host tells more",
             change=f"{wanted.model} loaded",
             timeout_s=wanted.timeout_s,

@@ -28,10 +28,14 @@ LESSER = (
 
 # What the engine found at this start, of how many lines that tell of devices.
 _COUNT = """
-journalctl --sync
-said=$(journalctl -q --no-pager -o cat \
-  "_SYSTEMD_INVOCATION_ID=$(systemctl show -p InvocationID --value ollama.service)" |
-  head -n 400 | grep 'msg="inference compute"')
+for wait in 0 1 2 3; do # it answers as soon as it has said so: the journal may come later
+  sleep $wait
+  journalctl --sync
+  said=$(journalctl -q --no-pager -o cat \
+    "_SYSTEMD_INVOCATION_ID=$(systemctl show -p InvocationID --value ollama.service)" |
+    head -n 400 | grep 'msg="inference compute"')
+  [ -z "$said" ] || break
+done
 echo "found $(printf '%s\\n' "$said" | grep -c .)" \
   "$(printf '%s\\n' "$said" | grep -Ec 'library=(CUDA|ROCm)')"
 """

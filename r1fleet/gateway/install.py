@@ -6,7 +6,7 @@ from importlib import resources
 
 from pyinfra.api import FunctionCommand, operation
 
-from r1fleet import paths
+from r1fleet import lastwords, paths
 from r1fleet.bundle import send
 from r1fleet.drain import drain
 from r1fleet.gateway.wanted import HOME, UNIT, USER, Archive, GatewayWanted
@@ -32,11 +32,9 @@ rm -rf {paths.GATEWAY_DIR}/next
 """
 
 _START = f"""
-why() {{ echo "$1" >&2; exit 1; }}
-UNIT={UNIT} since=$(date '+%F %T')
 systemctl daemon-reload
 systemctl enable -q {UNIT}
-systemctl "$VERB" {UNIT} || why "$(last)"
+systemctl "$VERB" {UNIT} || {{ said >&2; exit 1; }}
 rm -rf {paths.GATEWAY_MARK} {paths.GATEWAY_BEFORE}
 """
 
@@ -194,7 +192,7 @@ def _restart(wanted: GatewayWanted, *, cuts: bool) -> FunctionCommand:
     return step(
         "gateway",
         "restarts the gateway" + (": connections through it are cut" if cuts else ""),
-        assign(values) + _script("last.sh") + _script("restart.sh"),
+        assign(values) + _said() + _script("restart.sh"),
         f"journalctl -u {UNIT} on the host tells more",
         change="gateway restarted",
         timeout_s=RESTART_LIMIT_S,
@@ -206,11 +204,15 @@ def _begin(verb: str) -> FunctionCommand:
     return step(
         "gateway",
         f"{told} the gateway",
-        assign({"VERB": verb}) + _script("last.sh") + _START,
+        assign({"VERB": verb, "UNIT": UNIT}) + _said() + _START,
         f"journalctl -u {UNIT} on the host tells more",
         change=f"gateway {'opened' if verb == 'start' else 'reloaded'}",
         timeout_s=180,
     )
+
+
+def _said() -> str:
+    return lastwords.script() + _script("said.sh")
 
 
 @cache

@@ -1,7 +1,7 @@
 # Restarts the gateway; when it does not come up or does not answer, what ran before is put back.
 # Variables: DIR, ROOT, KEY (the Caddy that is to run), UNIT, UNIT_FILE, BEFORE (what ran, as apply.sh
 # kept it), MARK, MARKS (files that hold requests back; the first says for whose restart), ANSWER_S
-# (within so many seconds it answers). last.sh goes before it.
+# (within so many seconds it answers). After said.sh.
 set -u
 # Where a Caddyfile of ours listens; the site without a name takes whatever is asked for.
 url() {
@@ -28,12 +28,12 @@ up() {
   systemctl daemon-reload
   systemctl reset-failed "$UNIT" 2>/dev/null
   systemctl enable -q "$UNIT"
-  since=$(date '+%F %T')
+  since_now
   systemctl restart "$UNIT" 2>/dev/null || return 1
   answers
 }
 if up; then rm -rf "$MARK" "$BEFORE"; exit 0; fi
-reason="$KEY does not come up: $(last)"
+reason="$KEY does not come up: $(said)"
 [ -e "$BEFORE/key" ] || { echo "$reason" >&2; exit 1; }
 
 key=$(cat "$BEFORE/key")
@@ -41,7 +41,7 @@ ln -sfn "$key" "$ROOT/.current" && mv -T "$ROOT/.current" "$ROOT/current" &&
   cp -p "$BEFORE/Caddyfile" "$DIR/Caddyfile.new" && mv -f "$DIR/Caddyfile.new" "$DIR/Caddyfile" &&
   cp -p "$BEFORE/tokens" "$DIR/tokens.new" && mv -f "$DIR/tokens.new" "$DIR/tokens" &&
   cp -p "$BEFORE/unit" "$UNIT_FILE.new" && mv -f "$UNIT_FILE.new" "$UNIT_FILE" && up || {
-  echo "$reason; what ran before ($key) was put back and does not come up either: $(last)" >&2
+  echo "$reason; what ran before ($key) was put back and does not come up either: $(said)" >&2
   exit 1
 }
 rm -rf "$MARK" "$BEFORE"

@@ -4,7 +4,7 @@ from collections.abc import Generator
 
 from pyinfra.api import FunctionCommand, operation
 
-from r1fleet import paths
+from r1fleet import lastwords, paths
 from r1fleet.brought import noting
 from r1fleet.hostfacts import Probe
 from r1fleet.longstep import long_step
@@ -47,8 +47,9 @@ getent passwd "$ACCOUNT" >/dev/null ||
     --shell /usr/sbin/nologin "$ACCOUNT" || exit 1
 systemctl daemon-reload
 systemctl enable -q "$UNIT"
-last() { journalctl -q -n 20 --no-pager -o cat --since -1min -t r1fleet-mirror |
-  grep emerg | tail -n 1 | sed 's/.*emerg\\] *//'; }
+last() { last_words "$UNIT" 'emerg\\|cannot' SYSLOG_IDENTIFIER=r1fleet-mirror |
+  sed 's/.*emerg\\] *//'; }
+since_now
 systemctl restart "$UNIT" || why "$(last)"
 i=0
 until curl -fsS --noproxy '*' -m 5 -o /dev/null "$URL" 2>/dev/null; do
@@ -103,7 +104,7 @@ def install(probe: Probe, wanted: MirrorWanted) -> Commands:
         yield step(
             "mirror",
             f"{verb} the mirror",
-            assign(names) + _START,
+            assign(names) + lastwords.script() + _START,
             f"journalctl -u {UNIT} on the host tells more",
             change=f"mirror {verb.rstrip('s')}ed",
             timeout_s=180,

@@ -86,9 +86,7 @@ def restore(host_run: HostRun, back: Restoration) -> Commands:
     yield step(
         "rollback",
         f"loads {proof.model}",
-        f"systemctl daemon-reload; systemctl {verb} r1fleet-preload.service || {{ journalctl -n 1"
-        " --no-pager -o cat --since -1h -t preload -t curl >&2; exit 1; }\n"
-        f"rm -f {paths.RESTART_MARK}",
+        engine.load_script(verb),
         "journalctl -u ollama -u r1fleet-preload on the host tells more",
         timeout_s=round(proof.load_time_max_s) + 240,
     )

@@ -156,6 +156,12 @@ def test_a_process_that_was_named_is_ended_alone_and_never_its_login() -> None:
     assert "UNIT=''" in stop.args[2]
 
 
+def test_the_watch_that_looks_at_the_gpus_is_no_stranger() -> None:
+    look = GpuHolder(99, "nvidia-smi", "root", 0, "r1fleet-watch.service")
+    probe = bare("T4", driver=working("T4", version="570.211.01", holders=(look,)))
+    assert plan(probe, Settings(driver_branch=580)).action == "change"
+
+
 def test_stopped_units_are_started_again() -> None:
     (command,) = driver.activate._inner(stale(), plan(bare("T4"), Settings()), {"jupyter.service"})
     assert "RESTART=jupyter.service" in command.args[2]

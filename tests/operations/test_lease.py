@@ -8,6 +8,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import gevent
 import pytest
 from pyinfra.api import FunctionCommand
 
@@ -265,6 +266,28 @@ def test_an_interruption_right_after_the_lease_gives_the_host_back(
     assert not host.play(leased(run, lambda _: iter([step("stage", "does it", "false", "fix")])))
     (found,) = lines(host)
     assert found["reason"] == "interrupted"
+
+
+def test_an_interruption_while_the_lease_is_being_taken_gives_the_host_back(
+    host: FakeHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The file is there, and the host's answer is still on its way."""
+    ends: list[Any] = []
+    asked = host.run_shell_command
+
+    def slowly(command: str, *words: Any, **arguments: Any) -> Any:
+        answer = asked(command, *words, **arguments)
+        if not ends:
+            assert host.at("/var/lib/r1fleet/lease.json").exists()
+            ends.append(gevent.spawn(history.interrupted))
+            gevent.sleep(0.2)
+        return answer
+
+    monkeypatch.setattr(host, "run_shell_command", slowly)
+    watch(host)
+    assert take(host)
+    gevent.joinall(ends, raise_error=True)
+    assert not host.at("/var/lib/r1fleet/lease.json").exists()
 
 
 def test_nothing_is_begun_any_more_on_a_host_that_was_given_back(

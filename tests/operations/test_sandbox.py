@@ -120,6 +120,17 @@ def test_gpus_that_only_the_unit_does_not_see_mean_the_lesser_profile(
     assert outcome.of("h").warnings == [LESSER]
 
 
+def test_what_the_journal_tells_late_is_waited_for(host: FakeHost) -> None:
+    late = """#!/bin/sh
+[ "$1" != --sync ] || { echo >>"$ROOT/asked"; exit; }
+[ $(grep -c "" "$ROOT/asked") -ge 3 ] || exit 0
+"""
+    host.tool("journalctl", late + JOURNALCTL.partition("exit 0\n")[2])
+    host.tool("sleep", "#!/bin/sh\n")
+    assert go(host, full="0", lesser="2")
+    assert (started(host), on_disk(host)) == (["full", "lesser"], "lesser")
+
+
 def test_a_host_that_has_it_keeps_it_and_tells_every_run(host: FakeHost) -> None:
     probe = bare("RTX 4090", "RTX 4090", driver=working("RTX 4090", "RTX 4090"))
     choice = decide.size(Settings(), probe).sizing.chosen
