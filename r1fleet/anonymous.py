@@ -69,7 +69,7 @@ def _line(line: str, section: str, users: _Numbered, models: _Numbered) -> str:
     if section == "@@compute" and line.count(", ") == 2:
         pid, program, used = line.split(", ")
         return f"{pid}, {_program(program)}, {used}"
-    if words[0] == "manifest" and "/manifests/" in line:
+    if section == "@@models" and words[0] != "blob" and "/manifests/" in line:
         head, _, path = line.partition("/manifests/")
         return f"{head}/manifests/{_model_path(path, models)}"
     line = re.sub(r"name=[^,\s]+", "name=program", line) if words[0] == "log" else line

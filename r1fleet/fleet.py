@@ -11,7 +11,7 @@ import sys
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import gevent
 from gevent.event import Event
@@ -20,8 +20,7 @@ from pyinfra import host, logger, state
 from pyinfra.api import Host, State
 from pyinfra.api.exceptions import PyinfraError
 
-from r1fleet import elevate, history, holes, live, outcome, passwords, probe, report
-from r1fleet.adopt.plan import Taking
+from r1fleet import elevate, history, holes, live, outcome, passwords, probe
 from r1fleet.bundle import contents
 from r1fleet.bundle.contents import BundleError
 from r1fleet.gateway import pool
@@ -29,7 +28,7 @@ from r1fleet.gateway.tokens import TokensError
 from r1fleet.hostfacts import Probe
 from r1fleet.lock import LockError
 from r1fleet.mirror.plan import GROUP, Fleet, MirrorWanted, join
-from r1fleet.mirror.source import Source
+from r1fleet.mirror.through import Source
 from r1fleet.probe import ProbeError
 from r1fleet.settings import (
     Settings,
@@ -42,6 +41,9 @@ from r1fleet.settings import (
 from r1fleet.settings_sources import LoginError
 from r1fleet.sudo_password import SudoPasswordError
 from r1fleet.words import plain
+
+if TYPE_CHECKING:  # what plans for the hosts is imported while they answer
+    from r1fleet.adopt.plan import Taking
 
 EXIT_SETTINGS = 2
 LOOK = "look at the host, then run again"
@@ -60,7 +62,7 @@ class HostRun:
     rehearsing: bool = False  # the generator is only read for its steps, nothing is executed
     seen_changes: int = 0
     moved: bool = False  # what a former model directory holds has been taken along
-    adopting: tuple[Taking, ...] = ()  # what this run takes over
+    adopting: "tuple[Taking, ...]" = ()  # what this run takes over
     mirror: MirrorWanted | None = None  # what it should be of a mirror
     mirror_host: str | None = None  # the host of this run whose mirror it uses
     source: Source = field(default_factory=Source)
@@ -160,7 +162,6 @@ def _begin(whole: State) -> None:
         )
         for member in hosts
     }
-    report.at_exit(whole, settings)
     _tell_of_gateways_outside(whole, settings)
     now = datetime.now(UTC)
     for name, member_settings in settings.items():
@@ -178,7 +179,10 @@ def _begin(whole: State) -> None:
     live.prepare(whole, tuple(run.host.name for run in active))
     looks = [gevent.spawn(run.look) for run in active if not outcome.of(run.host.name).maintenance]
     gevent.sleep(0)  # sends them off
-    import r1fleet.gate  # noqa: PLC0415  slow to import, and the hosts are at work
+    from r1fleet import report  # noqa: PLC0415  slow to import, and the hosts are at work
+
+    report.at_exit(whole, settings)
+    import r1fleet.gate  # noqa: PLC0415
     import r1fleet.report_table  # noqa: PLC0415
     import r1fleet.rollout  # noqa: F401, PLC0415
 
@@ -260,6 +264,8 @@ def _interrupted(number: int, _: object) -> None:
 def _leave(code: int) -> None:
     """Give the hosts back and say what goes on without us. It ends the process in any case."""
     try:
+        from r1fleet import report  # noqa: PLC0415
+
         history.interrupted()
         report.show(interrupted=True)
         logger.error("interrupted; what has begun on a host goes on there, the next run follows it")

@@ -2,12 +2,14 @@
 
 import time
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from r1fleet.hostfacts import Probe
 from r1fleet.moving import Moving
-from r1fleet.sizing import Sizing
 from r1fleet.waves import Ending, Plan
+
+if TYPE_CHECKING:  # hosts are asked before it is worked out what fits them
+    from r1fleet.sizing import Sizing
 
 Failed = Literal["failed", "lost", "held"]
 
@@ -31,7 +33,7 @@ class Outcome:
     """One host in this run."""
 
     probe: Probe | None = None
-    sizing: Sizing | None = None
+    sizing: "Sizing | None" = None
     kept_over: str | None = None  # what would be chosen now in place of what was decided before
     notes: list[str] = field(default_factory=list)  # worth knowing, nothing to do
     pending: list[str] | None = None  # what a dry run found to do; None: it did not look

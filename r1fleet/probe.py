@@ -249,6 +249,7 @@ def _watch(lines: list[str]) -> Watch | None:
 
 
 _ALLOWS = re.compile(r"allows [0-9a-fA-F:./]+;")
+_SHA256 = re.compile(r"[0-9a-f]{64}")
 _VERSION = re.compile(r"\d+\.\d+.*")  # somebody's archive in /opt/ollama has bin and lib there
 _BROUGHT = re.compile(r"brought (user|tool|driver) ([a-z0-9][a-z0-9+._-]*)")
 
@@ -276,9 +277,8 @@ def _models(lines: list[str]) -> ModelStore:
         elif word == "disk":
             size, free, mount = rest.split(" ", 2)
             size_kib, free_kib = number(size) or 0, number(free) or 0
-        elif word == "manifest":
-            digest, path = rest.split(None, 1)
-            manifests[path.split("/manifests/", 1)[1]] = digest
+        elif _SHA256.fullmatch(word):
+            manifests[rest.split("/manifests/", 1)[1]] = word
         elif word == "blob":
             size, path = rest.split(" ", 1)
             blobs[path.rsplit("/", 1)[1]] = number(size) or 0

@@ -30,9 +30,16 @@ models() {
   d=$R1_MODELS
   while [ ! -d "$d" ]; do d=$(dirname "$d"); done
   df -Pk "$d" | { read -r _; read -r _ size _ free _ mount; echo "disk $size $free $mount"; }
-  [ -d "$R1_MODELS/manifests" ] && find "$R1_MODELS/manifests" -type f -exec sha256sum {} + |
-    sed 's/^/manifest /'
-  [ -d "$R1_MODELS/blobs" ] && find "$R1_MODELS/blobs" -type f -exec stat -c 'blob %s %n' {} +
+  [ -d "$R1_MODELS/manifests" ] && find "$R1_MODELS/manifests" -type f -exec sha256sum {} +
+  [ -d "$R1_MODELS/blobs" ] && find "$R1_MODELS/blobs" -type f -printf 'blob %s %p\n'
+}
+
+# Whether it has a file or still runs: systemd looks long for what is not there.
+unit_is_there() {
+  for f in /etc/systemd/system /run/systemd/system /run/systemd/transient /usr/lib/systemd/system \
+    /lib/systemd/system /sys/fs/cgroup/system.slice /sys/fs/cgroup/systemd/system.slice
+  do [ -e $f/$1 ] && return; done
+  return 1
 }
 
 gateway() {
@@ -53,7 +60,7 @@ gateway() {
   section machine
   set -- $(uname -rm); read -r boot </proc/sys/kernel/random/boot_id
   echo "$1"; echo "$2"; echo "$boot"; nproc; systemd-detect-virt
-  section login; id -u
+  section login; if [ -O /proc/1 ]; then echo 0; else id -u; fi
   section memory; while read -r key value _; do case $key in
     MemTotal:) echo "$key $value" ;; MemAvailable:) echo "$key $value"; break ;; esac; done </proc/meminfo
   section pci; pci
@@ -67,10 +74,11 @@ gateway() {
   section tools; for t in aria2c zstd curl tar apt-get systemd-run update-initramfs nginx; do
     command -v $t >/dev/null && echo $t; done
   section user; id -nG ollama
-  section units
-  systemctl show ollama.service r1fleet-preload.service r1fleet-pull.service \
-    r1fleet-mirror.service r1fleet-gateway.service nvidia-fabricmanager.service \
-    r1fleet-watch.timer r1fleet-watch.service \
+  section units; set -- ollama.service
+  for u in r1fleet-preload.service r1fleet-pull.service r1fleet-mirror.service \
+    r1fleet-gateway.service nvidia-fabricmanager.service r1fleet-watch.timer r1fleet-watch.service
+  do unit_is_there $u && set -- "$@" $u; done
+  systemctl show "$@" \
     -p Id,LoadState,ActiveState,SubState,Result,InvocationID,UnitFileState,NeedDaemonReload
   section engine; [ -e /run/r1fleet/restart ] && echo "restart pending"
   [ -e /var/lib/r1fleet/bundle ] && echo "bundle sent"

@@ -20,7 +20,7 @@ pci() {
       0x0680*0x10de) ;; 0x0680*) continue ;; esac
     read -r subvendor <"$d/subsystem_vendor"; read -r subdevice <"$d/subsystem_device"
     driver=-
-    [ -L "$d/driver" ] && driver=$(readlink "$d/driver")
+    [ -L "$d/driver" ] && driver=$(cd -P "$d/driver" && echo "$PWD") # without a process
     echo "${d##*/} $class $vendor $device $subvendor $subdevice ${driver##*/}"
   done
 }

@@ -125,7 +125,7 @@ def private() -> str:
     text = text.replace("@@module\n", "@@module\n" + "".join(f"{line}\n" for line in lines))
     path = f"/home/{SECRETS['user']}/models"
     text = text.replace("/var/lib/ollama/models", path)
-    other = f"manifest {'ab' * 32}  {path}/manifests/{SECRETS['registry']}/team/"
+    other = f"{'ab' * 32}  {path}/manifests/{SECRETS['registry']}/team/"
     text = text.replace("@@models\n", f"@@models\n{other}{SECRETS['model']}/v1\n")
     text = text.replace(
         "rc=0\n@@packages", f"99, /home/{SECRETS['user']}/venv/bin/python3, 300\nrc=0\n@@packages"

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from r1fleet import decide, paths
 from r1fleet.engine import wanted
 from r1fleet.mirror import plan
-from r1fleet.mirror.source import Source, lacks
+from r1fleet.mirror.source import lacks
+from r1fleet.mirror.through import Source
 from r1fleet.model.manifest import parse, state_entry
 from r1fleet.settings import Settings, SettingsError, read
 from tests.unit.build import bare, working

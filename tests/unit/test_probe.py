@@ -58,6 +58,21 @@ def test_folders_of_somebodys_archive_are_no_versions_of_the_engine() -> None:
     assert parse(alone).engine_versions == frozenset()
 
 
+def test_only_units_that_are_there_are_asked_for(tmp_path: Path) -> None:
+    """Each one that is not costs a host's systemd as much as all that are."""
+    tool = tmp_path / "systemctl"
+    tool.write_text(f'#!/bin/sh\necho "$@" >>{tmp_path}/asked\n')
+    tool.chmod(0o755)
+    script = probe.command(str(tmp_path), "http://127.0.0.1:9").replace(
+        "/run/systemd/transient", str(tmp_path)
+    )
+    (tmp_path / "r1fleet-pull.service").touch()
+    env = {"PATH": f"{tmp_path}:/usr/bin:/bin"}
+    subprocess.run(["sh", "-c", script], env=env, capture_output=True, check=True)
+    asked = (tmp_path / "asked").read_text()
+    assert asked.startswith("show ollama.service r1fleet-pull.service -p Id,")
+
+
 def test_what_came_with_r1fleet_and_whom_a_mirror_lets_in() -> None:
     told = (
         "here /var/lib/r1fleet/state.json /var/lib/r1fleet/adopted\nbrought tool aria2\n"
