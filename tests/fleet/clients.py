@@ -5,7 +5,7 @@ import subprocess
 import threading
 from dataclasses import dataclass
 
-from tests.lab.conftest import Lab
+from tests.lab.conftest import Lab, seen
 
 MOST_REQUESTS = 600
 QUESTION = {"messages": [{"role": "user", "content": "Reply with one word"}], "stream": False}
@@ -59,6 +59,16 @@ class Clients:
         for thread in self.threads:
             thread.join()
         TOLD.append(f"{self.label}: {self.told}")
+
+    def wait_for(self, more: int) -> None:
+        """Until each has so many more answers, for two minutes at most."""
+        targets = {host: len(answers) + more for host, answers in self.answers.items()}
+        late = seen(
+            lambda: [host for host, many in targets.items() if len(self.answers[host]) < many],
+            lambda hosts: not hosts,
+            120,
+        )
+        assert not late, f"no {more} more answers in two minutes: {late}"
 
     def words(self, host: str) -> list[str]:
         """What a host answered, one after the other."""

@@ -16,7 +16,8 @@ import pytest
 from lab import services
 from r1fleet.gateway.pool import HEALTH_INTERVAL_S
 from tests.fleet.through import CHAT, PORT, Crowd, Door
-from tests.lab.conftest import BIN, ROOT, Lab, Run
+from tests.lab.conftest import BIN, ROOT, Lab, Run, seen
+from tests.lab.steady import LONG, busy
 from tests.lab.test_alias import OTHER_TAG
 from tests.lab.test_waves import waves
 from tests.lab.variants import published
@@ -51,15 +52,30 @@ class Shared:
         """This moment, for `asked`."""
         return self.lab.on(GATEWAY, "date +%s.%N").strip()
 
-    def asked(self, since: str) -> Counter[str]:
-        """Which host got how many requests from then on, by the gateway's log."""
+    def asked(self, since: str, least: int = 0) -> Counter[str]:
+        """Which host got how many requests from then on, by the gateway's log; it writes a line
+        when the client has its answer already: at least so many are waited for."""
         script = "journalctl --sync; journalctl -q -u r1fleet-gateway -o cat --no-pager"
-        lines = self.lab.on(GATEWAY, f"{script} --since @{since}").splitlines()
-        rows = [json.loads(line) for line in lines if line.startswith("{")]
         names = {f"{host.address}:{PORT}": name for name, host in self.lab.state.hosts.items()}
-        return Counter(
-            names.get(row["host"], row["host"]) for row in rows if row.get("path") == "/api/chat"
-        )
+
+        def count() -> Counter[str]:
+            lines = self.lab.on(GATEWAY, f"{script} --since @{since}").splitlines()
+            rows = [json.loads(line) for line in lines if line.startswith("{")]
+            asked = [row["host"] for row in rows if row.get("path") == "/api/chat"]
+            return Counter(names.get(host, host) for host in asked)
+
+        return seen(count, lambda found: sum(found.values()) >= least)
+
+    def serving(self) -> set[str]:
+        """The hosts that are asked; one that is back is seen at the next health check."""
+        since = self.since()
+
+        def ask() -> set[str]:
+            with ThreadPoolExecutor(8) as clients:
+                assert set(clients.map(lambda _: self.door.word(), range(50))) == {"READY"}
+            return set(self.asked(since))
+
+        return seen(ask, lambda hosts: hosts >= set(self.lab.hosts))
 
 
 @pytest.fixture(scope="module")
@@ -90,7 +106,7 @@ def test_one_address_for_the_fleet_and_a_second_run_sends_nothing(shared: Shared
     assert shared.first.row(GATEWAY)["verdict"] == "changed"
     since = shared.since()
     assert {shared.door.word(path) for path in ("/api/chat", "/14b/api/chat")} == {"READY"}
-    assert sum(shared.asked(since).values()) == 1  # the other one's path has the prefix
+    assert sum(shared.asked(since, 1).values()) == 1  # the other one's path has the prefix
     again = shared.deploy()
     assert again.code == 0, again.output
     assert set(again.verdicts().values()) == {"as wanted"}
@@ -155,7 +171,7 @@ def test_a_hundred_requests_answer_from_one_digest(shared: Shared, tmp_path: Pat
         with ThreadPoolExecutor(8) as clients:
             words = Counter(clients.map(lambda _: shared.door.word(), range(100)))
         assert words == {"READY": 100}
-        asked = shared.asked(since)
+        asked = shared.asked(since, 100)
     assert sum(asked.values()) == 100
     assert set(asked) == set(lab.hosts) - {other}
     alias = {host: lab.api(host, "/api/tags")["models"] for host in asked}
@@ -165,10 +181,7 @@ def test_a_hundred_requests_answer_from_one_digest(shared: Shared, tmp_path: Pat
     assert len(digests) == 1
     back = shared.deploy()
     assert back.code == 0, back.output
-    since = shared.since()
-    with ThreadPoolExecutor(8) as clients:
-        assert set(clients.map(lambda _: shared.door.word(), range(50))) == {"READY"}
-    assert set(shared.asked(since)) == set(lab.hosts)
+    assert shared.serving() == set(lab.hosts)
 
 
 def other_engine(lab: Lab) -> tuple[str, ...]:
@@ -258,10 +271,7 @@ def test_hosts_that_fail_are_passed_over(shared: Shared) -> None:
     assert len(crowd.failed) <= crowd.count, crowd.failed
     mended = shared.deploy()
     assert mended.code == 0, mended.output
-    since = shared.since()
-    with ThreadPoolExecutor(8) as clients:
-        assert set(clients.map(lambda _: shared.door.word(), range(60))) == {"READY"}
-    assert set(shared.asked(since)) == set(lab.hosts)
+    assert shared.serving() == set(lab.hosts)
 
 
 def test_a_client_that_leaves_ends_its_generation(shared: Shared) -> None:
@@ -280,20 +290,6 @@ def test_a_client_that_leaves_ends_its_generation(shared: Shared) -> None:
         time.sleep(0.1)
     else:
         raise AssertionError("the engine goes on for nobody")
-
-
-# A text that cannot end before the context is full: some 30,000 tokens.
-LONG = {"think": False, "format": {"type": "string"}, "options": {"temperature": 0}}
-
-
-def busy(lab: Lab, host: str) -> int:
-    """How many slots of a host's engine are at work."""
-    script = (
-        "for p in $(pgrep -f '^/opt/ollama/.*llama-server .*--port'); do"
-        " tr '\\0' '\\n' </proc/$p/cmdline | sed -n '/^--port$/{n;p;q;}'; done | sort -u |"
-        " while read -r port; do curl -s --noproxy '*' -m 5 127.0.0.1:$port/slots; done"
-    )
-    return len(re.findall(r'"is_processing": *true', lab.on(host, script, ok=False)))
 
 
 def test_a_host_is_taken_away_without_a_failed_request(shared: Shared) -> None:

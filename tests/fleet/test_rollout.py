@@ -63,6 +63,7 @@ def rollout(lab: Lab, served: Run, tmp_path_factory: pytest.TempPathFactory) -> 
     with published(lab, folder, OTHER_TAG, answer="READYX") as flags:
         with Clients(lab, ALIAS, "a good tag") as clients:
             run = lab.deploy(*THREES, "--data", f"tag={OTHER_TAG}", *flags)
+            clients.wait_for(2)  # one may have been asked before the end
         yield Rollout(run, clients)
     back = lab.deploy()
     assert back.code == 0, back.output

@@ -3,12 +3,12 @@
 import json
 import ssl
 import threading
-import time
 from dataclasses import dataclass, field
 from http.client import HTTPException, HTTPSConnection
 from typing import Any
 
 from tests.fleet.clients import TOLD
+from tests.lab.conftest import seen
 
 PORT = 11443
 MOST_REQUESTS = 2000  # of each client
@@ -84,13 +84,10 @@ class Crowd:
         TOLD.append(f"{self.label}, through the fleet gateway: {self.told}")
 
     def wait_for(self, more: int) -> None:
-        """Until there are so many more answers, for a minute at most."""
+        """Until there are so many more answers, for five minutes at most."""
         target = self.asked + more
-        for _ in range(600):
-            if self.asked >= target:
-                return
-            time.sleep(0.1)
-        raise AssertionError(f"only {self.asked} of {target} requests in a minute")
+        asked = seen(lambda: self.asked, lambda count: count >= target, 300)
+        assert asked >= target, f"only {asked} of {target} requests in five minutes"
 
     @property
     def asked(self) -> int:

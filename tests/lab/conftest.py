@@ -3,10 +3,11 @@
 import json
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 
@@ -14,6 +15,18 @@ from lab.state import LabState
 
 ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
+# On a host: until the engine answers, for a minute at most.
+READY = "curl -fsS --retry 60 --retry-delay 1 --retry-connrefused -o /dev/null 127.0.0.1:11434"
+
+T = TypeVar("T")
+
+
+def seen(look: Callable[[], T], enough: Callable[[T], object] = bool, limit_s: float = 30) -> T:
+    """What a look shows, as soon as that is enough; what the last one shows, when time is up."""
+    deadline = time.monotonic() + limit_s
+    while not enough(found := look()) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    return found
 
 
 @dataclass(frozen=True)

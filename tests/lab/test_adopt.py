@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from tests.lab.conftest import BIN, ROOT, Lab, Run
+from tests.lab.steady import Steady
 
 pytestmark = pytest.mark.lab
 
@@ -22,7 +23,7 @@ NEW = "/var/lib/ollama/models"
 INVENTORY = """
 import runpy as _runpy
 _lab = _runpy.run_path("inventories/lab.py")["lab"]
-hosts = ([("pc1", {"ssh_hostname": %r})], {**_lab[1], "tag": "1.5b", "drain_timeout_s": 120})
+hosts = ([("pc1", {"ssh_hostname": %r})], {**_lab[1], "tag": "1.5b", "drain_timeout_s": 600})
 """
 
 # What a person who had never heard of r1fleet would have: engine, models, a unit.
@@ -44,8 +45,10 @@ fill() { # DIR OWNER: two models, one of them another name of the other's files
   done
   chown -R "$2" "${1%%/models}"
 }
+"""
+ANSWERS = """
 answers() { # until it does
-  for i in $(seq 50); do
+  for i in $(seq 300); do
     ! curl -fs -o /dev/null 127.0.0.1:11434/api/version || return 0
     sleep 0.2
   done
@@ -245,7 +248,8 @@ def taken_over(lab: Lab, inventory: Path, old: str) -> dict[str, Any]:
 
 def prepare(lab: Lab, script: str) -> None:
     state = lab.state
-    lab.on(HOST, ENGINE % (state.artifact_url, state.engine_version, state.registry_url) + script)
+    engine = ENGINE % (state.artifact_url, state.engine_version, state.registry_url)
+    lab.on(HOST, engine + ANSWERS + script)
 
 
 def command(inventory: Path, report: Path, *words: str) -> list[str]:
@@ -323,7 +327,7 @@ def test_what_install_sh_made(lab: Lab, inventory: Path) -> None:
     gone = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False)
     assert gone.returncode == 0, gone.stdout + gone.stderr
     assert "Ollama by install.sh, ollama.service comes back" in gone.stdout
-    lab.on(HOST, "sleep 2")
+    lab.on(HOST, f"{ANSWERS}answers")
     assert blobs(lab, old) == before
     main = lab.on(HOST, "systemctl show ollama -p ExecStart --value; systemctl is-enabled ollama")
     assert "/usr/local/bin/ollama serve" in main
@@ -342,33 +346,28 @@ def test_a_package_of_the_distribution(lab: Lab, inventory: Path) -> None:
 
 def test_what_a_person_runs_by_hand_ends_when_it_has_answered(lab: Lab, inventory: Path) -> None:
     prepare(lab, PROCESS)
-    # A prompt that takes some seconds, and is not in the cache of the one before it.
-    lab.on(
-        HOST,
-        "for word in alpha beta; do printf '%s' "
-        f'\'{{"model": "{MODEL}", "stream": false, "options": {{"num_ctx": 32768}}, "prompt": "\''
-        ' "$(for i in $(seq 3000); do echo $word; done | tr "\\n" " ")\\"}" >/root/$word; done',
-    )
-    ask = "curl -s 127.0.0.1:11434/api/generate -d @/root/"
-    lab.on(HOST, f"{ask}alpha | grep -q '\"done\":true'")
     before = blobs(lab, "/home/alice/.ollama/models")
     words = command(inventory, lab.folder / "adopt.json", "-y")
     output, waited = "", False
-    with subprocess.Popen(
-        words, cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
-    ) as run:
+    # Asked all the while: whenever its place is taken, requests run.
+    with (
+        Steady(lab, HOST, MODEL, num_ctx=32768) as clients,
+        subprocess.Popen(
+            words, cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+        ) as run,
+    ):
         assert run.stdout
         for line in run.stdout:
             output += line
-            if "follows the fetch" in line:  # a little before its place is taken
-                lab.on(HOST, f"setsid {ask}beta >/root/answer 2>&1 </dev/null &")
             if "waits for requests to `ollama serve` of the user alice" in line:
                 waited = True
                 assert lab.on(HOST, "pgrep -u alice -x ollama")
+                clients.let_go()
     assert run.returncode == 0, output
     assert waited, output
     assert "were cut off" not in output
-    assert json.loads(lab.on(HOST, "cat /root/answer"))["done"]
+    assert {status for status, _ in clients.answers} == {"200"}
+    assert all(json.loads(text)["done"] for _, text in clients.answers)
     serves(lab)
     assert lab.on(HOST, "pgrep -u alice", ok=False) == ""
     # They take no room twice, and the person still has them.

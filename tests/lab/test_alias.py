@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.lab.conftest import Lab, Run
+from tests.lab.conftest import READY, Lab, Run, seen
 from tests.lab.variants import published
 
 pytestmark = pytest.mark.lab
@@ -15,13 +15,15 @@ ALIAS = "deepseek-r1:fleet"
 OTHER_TAG = "14b-qwen-distill-q4_K_M"  # another name, the size that the host has
 QUESTION = {"messages": [{"role": "user", "content": "Reply with one word"}], "stream": False}
 
-# One request a second by the alias, until the file goes away or for 120 of them.
+# One request a second by the alias, until the file goes away or for 120 of them. Each writes its
+# line in one go; behind the last one the other file comes.
 CLIENT = """
-touch /run/r1test-client
+rm -f /run/r1test-over; touch /run/r1test-client
 nohup sh -c 'i=0; while [ -e /run/r1test-client ] && [ $i -lt 120 ]; do i=$((i + 1))
-curl -s -m 60 -o /run/r1test-answer -w "%{http_code} %{time_total} " -d @/run/r1test-ask \\
-  127.0.0.1:11434/api/chat; grep -c READY /run/r1test-answer; sleep 1; done' \\
-  >/run/r1test-log 2>&1 </dev/null &
+told=$(curl -s -m 60 -o /run/r1test-answer -w "%{http_code} %{time_total}" -d @/run/r1test-ask \\
+  127.0.0.1:11434/api/chat)
+printf "%s %s\\n" "$told" "$(grep -c READY /run/r1test-answer)"; sleep 1; done
+touch /run/r1test-over' >/run/r1test-log 2>&1 </dev/null &
 """
 
 
@@ -67,6 +69,7 @@ def test_a_new_tag_takes_over_without_one_failed_request(
         tag = ("--data", f"tag={OTHER_TAG}", "--data", f"golden={golden}")
         run = lab.deploy("--limit", HOST, *tag, *flags)
     lab.on(HOST, "sleep 3; rm /run/r1test-client")
+    assert seen(lambda: lab.on(HOST, "ls /run/r1test-over", ok=False), limit_s=120)
     log = lab.on(HOST, "cat /run/r1test-log").splitlines()
     assert run.code == 0, run.output
     assert len(log) >= 5
@@ -135,7 +138,7 @@ def test_system_prompt_and_parameters_as_ollama_itself_would_render_them(
     assert len(runners(lab)) == 1  # the alias has the same weights: no second one is loaded
     # Whoever asks first after a restart gives the row of /api/ps its name.
     lab.on(HOST, "systemctl stop ollama; systemctl mask --runtime -q r1fleet-preload; sleep 1")
-    lab.on(HOST, "systemctl start ollama; sleep 2; systemctl unmask --runtime -q r1fleet-preload")
+    lab.on(HOST, f"systemctl start ollama; {READY}; systemctl unmask --runtime -q r1fleet-preload")
     assert "READY" in answer(lab)
     run = lab.deploy("--limit", HOST, *(word for one in data for word in ("--data", one)))
     assert run.code == 0, run.output

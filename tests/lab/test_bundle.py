@@ -93,7 +93,7 @@ def test_a_cut_file_stops_the_run_before_any_host_is_asked(
     blob = max((damaged / "blobs").iterdir(), key=lambda path: path.stat().st_size)
     blob.write_bytes(blob.read_bytes()[:-1])
     process = lab.start_deploy("-y", "--data", f"bundle={damaged}", *LIMITS)
-    output, _ = process.communicate(timeout=60)
+    output, _ = process.communicate(timeout=300)
     assert process.returncode == 2
     assert f"is damaged: blobs/{blob.name} has" in output
     assert "nothing was touched" in output

@@ -130,7 +130,8 @@ def assert_whole(lab: Lab, heavy: Heavy) -> None:
 
 
 def test_a_fetch_survives_the_laptop_the_engine_and_the_power(lab: Lab, heavy: Heavy) -> None:
-    process = lab.start_deploy("-y", "--limit", HOST, *heavy.pin, *SLOW)
+    slower = ("--data", "pull_rate_limit=2M")  # much happens before it is whole
+    process = lab.start_deploy("-y", "--limit", HOST, *heavy.pin, *slower)
     heavy.wait_for(8 << 20)
     process.send_signal(signal.SIGKILL)
     process.wait(30)

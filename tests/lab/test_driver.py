@@ -101,15 +101,16 @@ def test_a_second_run_is_one_remote_command_by_the_hosts_own_count(
             f"echo 'LogLevel VERBOSE' >{conf}; systemctl reload ssh",
             f"rm -f {conf}; systemctl reload ssh",
         )
-    began = {host: lab.on(host, "date '+%F %T.%6N'").strip() for host in lab.hosts}
-    time.sleep(1)
+    now = "journalctl --sync; date '+%F %T.%6N'"  # a line counts by when the journal gets it
+    began = {host: lab.on(host, now).strip() for host in lab.hosts}
+    time.sleep(1)  # sshd reads its configuration again
     run = lab.deploy()
     assert set(run.verdicts().values()) == {"as wanted"}, run.output
-    time.sleep(1)
     for host, since in began.items():
         sessions = lab.on(
             host,
-            f"journalctl -q -o cat -u ssh --since '{since}' | grep -c 'Starting session'",
+            "journalctl --sync;"
+            f" journalctl -q -o cat -u ssh --since '{since}' | grep -c 'Starting session'",
         )
         assert int(sessions) == 2  # the run's one, and this very count
 

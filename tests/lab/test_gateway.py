@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import secrets
 import shlex
 import subprocess
 import sys
@@ -15,7 +16,7 @@ from typing import Any
 import pytest
 
 from r1fleet.gateway.pool import pool_id
-from tests.lab.conftest import BIN, ROOT, Lab, Run
+from tests.lab.conftest import BIN, ROOT, Lab, Run, seen
 from tests.pages_table import given_to
 
 pytestmark = pytest.mark.lab
@@ -57,7 +58,7 @@ class Behind:
         command = [BIN / "r1fleet", "token", "revoke", *words, "--file", str(self.store)]
         subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
 
-    def deploy(self, *hosts: str, **data: Any) -> Run:
+    def flags(self, **data: Any) -> list[str]:
         told = {
             "expose": "gateway",
             "gateway_tokens": f"file:{self.store}",
@@ -65,9 +66,11 @@ class Behind:
             "watch": False,  # it asks the engine too, and the tests read what the engine was asked
             **data,
         }
-        words = [word for key, value in told.items() for word in ("--data", f"{key}={value}")]
+        return [word for key, value in told.items() for word in ("--data", f"{key}={value}")]
+
+    def deploy(self, *hosts: str, **data: Any) -> Run:
         limits = [word for host in hosts or (HOST,) for word in ("--limit", host)]
-        return self.lab.deploy(*limits, *words)
+        return self.lab.deploy(*limits, *self.flags(**data))
 
     def ask(
         self,
@@ -116,6 +119,20 @@ class Behind:
         """What the engine itself says that it was asked, as "METHOD path"."""
         text = self.lab.on(HOST, "journalctl --sync; journalctl -u ollama -o cat --no-pager")
         return [f"{method} {path}" for method, path in GIN.findall(text)]
+
+    def mark(self) -> str:
+        """Asks the engine for what nobody else does: in its log that stands behind all that it has
+        answered before, whose lines may come late."""
+        path = f"/r1test-{secrets.token_hex(4)}"
+        self.lab.on(HOST, f"curl -s -o /dev/null -m 60 127.0.0.1:11434{path}")
+        assert seen(lambda: f"GET {path}" in self.engine_log()), "the engine does not log it"
+        return f"GET {path}"
+
+    def asked_since(self, mark: str) -> list[str]:
+        """What the engine has been asked from a mark until now."""
+        end = self.mark()
+        log = self.engine_log()
+        return log[log.index(mark) + 1 : log.index(end)]
 
     def access_log(self) -> str:
         return self.lab.on(
@@ -180,7 +197,7 @@ def behind(lab: Lab, served: Run, tmp_path_factory: pytest.TempPathFactory) -> I
         yield found
     finally:
         lab.on(OTHER, f"rm -f {ROOT_FILE}")
-        closed = lab.deploy("--limit", HOST)
+        closed = lab.deploy("--limit", HOST, "--limit", OTHER)
         assert closed.code == 0, closed.output
         left = lab.on(
             HOST, "ls -d /etc/r1fleet/gateway /opt/r1fleet/gateway; id r1fleet-gateway", ok=False
@@ -250,11 +267,11 @@ def test_what_the_run_says_at_its_end_works_with_a_token(behind: Behind, tmp_pat
 
 def test_a_use_token_changes_nothing(behind: Behind) -> None:
     before = behind.lab.api(HOST, "/api/tags")
-    asked = len(behind.engine_log())
+    begin = behind.mark()
     for method, path, body in FORBIDDEN:
         answer = behind.ask(path, behind.tokens["use"], "-X", method, body=body)
         assert (answer.status, answer.error) == (404, "not found"), path
-    assert set(behind.engine_log()[asked:]) <= {"GET /api/tags"}
+    assert set(behind.asked_since(begin)) <= {"GET /api/tags"}
     assert behind.lab.api(HOST, "/api/tags") == before
 
 
@@ -269,7 +286,7 @@ def test_an_admin_token_does(behind: Behind) -> None:
 
 def test_tricks_with_the_request_line_reach_no_route(behind: Behind) -> None:
     use, admin = behind.tokens["use"], behind.tokens["admin"]
-    asked = len(behind.engine_log())
+    begin = behind.mark()
     for path in (
         *("//api/pull", "/api//pull", "/api%2fpull", "/api/%70ull", "/api/tags/../pull"),
         *("/api/tags/%2e%2e/pull", "/api/pull.", "/api/pull/", "/API/PULL", "/Api/tags"),
@@ -306,7 +323,7 @@ def test_tricks_with_the_request_line_reach_no_route(behind: Behind) -> None:
     assert status[2:8] == ["404", "400", "404", "404", "404", "404"], said
     assert status[8] in ("400", "404"), said
     assert status[9:12] == ["401", "401", "401"], said
-    reached = behind.engine_log()[asked:]
+    reached = behind.asked_since(begin)
     assert not [line for line in reached if "pull" in line or "11434" in line], reached
     assert set(reached) <= {"POST /api/show"}, reached
 
@@ -319,7 +336,7 @@ def test_an_upgrade_is_an_ordinary_request(behind: Behind) -> None:
 
 
 def test_large_headers_and_bodies_are_refused(behind: Behind) -> None:
-    asked = len(behind.engine_log())
+    begin = behind.mark()
     token = f"Authorization: Bearer {behind.tokens['use']}\r\n"
     (large,) = behind.raw(f"GET /api/tags HTTP/1.1\r\nHost: x\r\n{token}X: {'a' * 40000}\r\n\r\n")
     assert " 431 " in large
@@ -331,7 +348,7 @@ def test_large_headers_and_bodies_are_refused(behind: Behind) -> None:
         assert "the request is too large" in answer.text
     finally:
         behind.from_other("rm -f /tmp/r1-large")
-    assert behind.engine_log()[asked:] == []
+    assert behind.asked_since(begin) == []
 
 
 SLOW = """
@@ -363,7 +380,7 @@ print(ended, flush=True)
 
 def test_two_hundred_slow_clients_keep_nobody_waiting(behind: Behind) -> None:
     script = SLOW.replace("ADDRESS", repr(behind.address)).replace("PORT", str(PORT))
-    asked = len(behind.engine_log())
+    before = behind.mark()
     slow = subprocess.Popen(
         ["python3", "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
@@ -384,7 +401,7 @@ def test_two_hundred_slow_clients_keep_nobody_waiting(behind: Behind) -> None:
     finally:
         slow.kill()
         slow.wait()
-    assert behind.engine_log()[asked:].count("POST /api/chat") == 5
+    assert behind.asked_since(before).count("POST /api/chat") == 5
 
 
 FIRST = """
@@ -558,9 +575,8 @@ def test_a_run_that_is_killed_in_the_middle_leaves_the_host_out(behind: Behind) 
     """Until the next run has proven it."""
     row = behind.first.row(HOST)
     health = f"/r1fleet/health/{pool_id(row['digest'], row['context'])}"
-    data = {"expose": "gateway", "gateway_tokens": f"file:{behind.store}", "ollama_max_queue": 502}
-    words = [word for key, value in data.items() for word in ("--data", f"{key}={value}")]
-    process = behind.lab.start_deploy("-y", "--limit", HOST, *words)
+    flags = behind.flags(ollama_max_queue=502)
+    process = behind.lab.start_deploy("-y", "--limit", HOST, *flags)
     assert process.stdout
     for line in process.stdout:
         if "holds new requests back" in line:

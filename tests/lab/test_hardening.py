@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from r1fleet import paths
-from tests.lab.conftest import Lab, Run
+from tests.lab.conftest import READY, Lab, Run, seen
 
 pytestmark = pytest.mark.lab
 
@@ -46,9 +46,9 @@ CLEAN_UP = f"""
 rm -rf /opt/acts /home/acts /root/acts-secret /dev/acts /usr/local/lib/acts.pl {DROP_IN}
 systemctl daemon-reload
 """
-READY = "curl -fsS --retry 60 --retry-delay 1 --retry-connrefused -o /dev/null 127.0.0.1:11434"
 SEEN = """journalctl --sync; journalctl -q -o cat --no-pager \
   "_SYSTEMD_INVOCATION_ID=$(systemctl show -p InvocationID --value ollama)" """
+LAST_ACTS = {("ollama", FORBIDDEN[-1]), ("root", FORBIDDEN[-1])}
 
 
 @pytest.fixture(scope="module", params=HOSTS)
@@ -75,12 +75,15 @@ def acts(lab: Lab, host: str) -> tuple[Acts, Acts]:
             lab.on(host, f"systemd-run -q --pipe --wait -p User={who} {command}")
             for who, command in does.items()
         )
-        lab.on(
+        since = lab.on(
             host,
             f"install -d {Path(DROP_IN).parent}; printf '[Service]\\n{lines}' >{DROP_IN}\n"
-            f"systemctl daemon-reload; systemctl restart ollama; {READY}",
-        )
-        return read(outside), read(lab.on(host, SEEN))
+            f"date +%s.%N; systemctl daemon-reload; systemctl restart ollama; {READY}",
+        ).strip()
+        # Who has ended when the journal reads its lines is not known as one of the unit.
+        acts = f"{SEEN} + SYSLOG_IDENTIFIER=perl --since @{since}"
+        inside = seen(lambda: read(lab.on(host, acts)), lambda found: set(found) >= LAST_ACTS)
+        return read(outside), inside
     finally:
         lab.on(host, f"{CLEAN_UP}systemctl restart ollama; {READY}")
 

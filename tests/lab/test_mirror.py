@@ -3,7 +3,6 @@ happens when it is away."""
 
 import json
 import subprocess
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import Any
 import pytest
 
 from lab import paths
-from tests.lab.conftest import BIN, ROOT, Lab, Run
+from tests.lab.conftest import BIN, ROOT, Lab, Run, seen
 
 pytestmark = pytest.mark.lab
 
@@ -223,17 +222,19 @@ def test_ollamas_own_pull_works_through_it(lab: Lab, mirrored: Mirrored) -> None
 
 def test_a_mirror_that_goes_away_in_the_middle(lab: Lab, mirrored: Mirrored) -> None:
     lab.on("t4", FORGET)
-    process = mirrored.start("--limit", "t4", "--data", "pull_rate_limit=4M")
+    process = mirrored.start("--limit", "t4", "--data", "pull_rate_limit=2M")
     assert process.stdout
-    seen = ""
+    said = ""
     for line in process.stdout:
-        seen += line
+        said += line
         if "fetches" in line:
             break
-    time.sleep(2)
+    staged = "du -sm /var/lib/ollama/models/.r1fleet-staging 2>/dev/null || echo 0"
+    megabytes = seen(lambda: int(lab.on("t4", staged).split()[0]), lambda mb: mb >= 4, 120)
+    assert 4 <= megabytes < PAYLOAD_MB
     lab.on(MIRROR, "systemctl stop r1fleet-mirror")
     with Crossing() as crossing:
-        run = mirrored.finished(process, seen)
+        run = mirrored.finished(process, said)
     assert run.code == 0, run.output
     assert any("the mirror failed" in text for text in run.row("t4")["warnings"]), run.output
     assert crossing.askers("/v2/") == {lab.state.hosts["t4"].address}

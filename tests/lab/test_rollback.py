@@ -2,14 +2,16 @@
 
 import json
 import shutil
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from lab import services
-from tests.lab.conftest import Lab, Run
-from tests.lab.test_alias import ALIAS, HOST, OTHER_TAG, QUESTION, answer, digests
+from tests.lab.conftest import Lab, Run, seen
+from tests.lab.steady import Steady
+from tests.lab.test_alias import ALIAS, HOST, OTHER_TAG, answer, digests
 from tests.lab.variants import broken_engine, published
 
 pytestmark = pytest.mark.lab
@@ -93,22 +95,19 @@ def test_back_by_hand(lab: Lab, served: Run, tmp_path: Path) -> None:
 
 
 def test_a_request_in_flight_is_finished_before_a_restart(lab: Lab, served: Run) -> None:
-    words = {"model": ALIAS, **QUESTION}
-    words["messages"] = [{"role": "user", "content": "abcdefghij" * 1700}]
-    lab.on(HOST, f"echo '{json.dumps(words)}' >/run/r1test-ask")
-    lab.on(
-        HOST,
-        "nohup curl -s -m 300 -w ' %{http_code}' -d @/run/r1test-ask 127.0.0.1:11434/api/chat"
-        " >/run/r1test-answer 2>&1 </dev/null &",
-    )
     unit = "systemctl show -p InvocationID --value ollama"
     before = lab.on(HOST, unit)
     flags = ("--data", "ollama_max_queue=500", "--data", "drain_timeout_s=600")
-    run = lab.deploy("--limit", HOST, *flags)
-    assert run.code == 0, run.output
+    waits = "grep -al 'R1_LIMIT_[S]=' /proc/[0-9]*/cmdline"  # the run's command that waits
+    with Steady(lab, HOST, ALIAS) as clients:
+        process = lab.start_deploy("-y", "--limit", HOST, *flags)
+        seen(lambda: process.poll() is not None or lab.on(HOST, waits, ok=False), limit_s=600)
+        time.sleep(3)  # a wait is told from two seconds on
+        clients.let_go()
+        output, _ = process.communicate(timeout=900)
+    assert process.returncode == 0, output
     assert lab.on(HOST, unit) != before
-    told = lab.on(HOST, "cat /run/r1test-answer")
-    assert told.endswith(" 200"), told
-    assert "READY" in told
-    assert "for running requests" in run.output
+    assert {status for status, _ in clients.answers} == {"200"}
+    assert all(json.loads(text)["done"] for _, text in clients.answers)
+    assert "for running requests" in output
     assert lab.deploy("--limit", HOST).code == 0

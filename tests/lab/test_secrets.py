@@ -176,7 +176,7 @@ def planted(lab: Lab, served: Run, tmp_path_factory: pytest.TempPathFactory) -> 
         for host in ALL:
             lab.on(host, f"touch {HERE}/stop")
         for watcher in watchers:
-            watcher.wait(30)
+            watcher.wait(180)
         (found.inventory.parent / "output").write_text(done.stdout + done.stderr)
         assert done.returncode == 0, done.stdout + done.stderr
         yield found

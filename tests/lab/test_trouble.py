@@ -6,12 +6,14 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.lab.conftest import Lab, Run
+from tests.lab.conftest import Lab, Run, seen
 
 pytestmark = pytest.mark.lab
 
 # Its watch would mend what these tests break; a run starts it again.
-UNWATCHED = "systemctl stop r1fleet-watch.timer"
+UNWATCHED = "systemctl stop r1fleet-watch.timer r1fleet-watch.service"
+INVOCATION = "systemctl show -p InvocationID --value ollama"
+WAIT = "/usr/local/lib/r1fleet/wait-for-gpus"
 Broken = Callable[[str, str, str], None]
 
 
@@ -114,20 +116,26 @@ def test_a_model_on_the_cpu_fails_whatever_is_remembered(lab: Lab, served: Run) 
     lab.on(
         "rtx3090",
         "sed -i /ExecStartPre/d /etc/systemd/system/ollama.service;"
-        " systemctl daemon-reload; mv /dev/nvidia-uvm /dev/hidden; systemctl restart ollama",
+        " systemctl daemon-reload; mv /dev/nvidia-uvm /dev/hidden; systemctl restart ollama;"
+        " systemctl start r1fleet-preload; mv /dev/hidden /dev/nvidia-uvm",
     )
-    time.sleep(5)
-    lab.on("rtx3090", "mv /dev/hidden /dev/nvidia-uvm; systemctl start r1fleet-preload")
     (loaded,) = lab.api("rtx3090", "/api/ps")["models"]
     assert loaded["size_vram"] == 0
     converged(lab)  # the changed unit is put right, which restarts the engine
     lab.on("rtx3090", UNWATCHED)
-    lab.on(
+    before = lab.on(
         "rtx3090",
-        "mv /dev/nvidia-uvm /dev/hidden; systemctl kill -s KILL ollama; sleep 1;"
-        " mount --bind /bin/true /usr/local/lib/r1fleet/wait-for-gpus; sleep 8;"
-        " umount /usr/local/lib/r1fleet/wait-for-gpus; mv /dev/hidden /dev/nvidia-uvm",
+        f"{INVOCATION}; mv /dev/nvidia-uvm /dev/hidden; mount --bind /bin/true {WAIT};"
+        " systemctl kill -s KILL ollama",
     )
+    try:
+        seen(
+            lambda: lab.on("rtx3090", INVOCATION) != before and _ps(lab, "rtx3090"),
+            limit_s=120,
+        )
+        lab.on("rtx3090", "systemctl start r1fleet-preload")
+    finally:
+        lab.on("rtx3090", f"umount {WAIT}; mv /dev/hidden /dev/nvidia-uvm")
     (loaded,) = lab.api("rtx3090", "/api/ps")["models"]
     assert loaded["size_vram"] == 0
     run = lab.deploy("--limit", "rtx3090")

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from tests.lab.conftest import BIN, ROOT, Lab, Run
+from tests.lab.conftest import BIN, ROOT, Lab, Run, seen
 
 pytestmark = pytest.mark.lab
 
@@ -31,6 +31,14 @@ umount {WAIT}
 GIVE_BACK = "[ ! -e /dev/r1test-nvidia0 ] || mv /dev/r1test-nvidia0 /dev/nvidia0"
 LOOK = "systemctl start r1fleet-watch.service"
 FORGET = "rm -f /var/lib/r1fleet/watch/state"
+# The first half of a question; its end comes with the file, or after a minute.
+HALF = r"""
+rm -f /run/r1test-over
+nohup sh -c '{ printf "{\"model\":"
+  for i in $(seq 300); do [ ! -e /run/r1test-over ] || break; sleep 0.2; done
+} | curl -s -T - -X POST 127.0.0.1:11434/api/chat' >/run/r1test-log 2>&1 </dev/null &
+"""
+ASKED = "ss -HOtni state established sport = :11434"
 
 
 def said(lab: Lab, since: str = "-1h") -> list[str]:
@@ -60,7 +68,8 @@ def wait_for(lab: Lab, text: str, limit_s: float) -> float:
 @contextmanager
 def by_hand(lab: Lab) -> Iterator[None]:
     """The timer looks not; afterwards the host is as it was."""
-    lab.on(HOST, "systemctl stop r1fleet-watch.timer")
+    # Both: a look that is in progress would go on, and one by hand would join it.
+    lab.on(HOST, "systemctl stop r1fleet-watch.timer r1fleet-watch.service")
     try:
         yield
     finally:
@@ -105,9 +114,12 @@ def test_a_gpu_that_was_away_is_found_mended_and_told_within_90_s(
         HOST,
         f"timeout 60 sh -c 'until grep -q result=.mended.*1$ {COLLECTOR}/*.prom; do sleep 1; done'",
     )
-    told = lab.on(
-        HOST, f"journalctl -q --no-pager -o cat -t r1fleet-watch-hook --since '{begun}'"
-    ).splitlines()
+    hook = f"journalctl -q --no-pager -o cat -t r1fleet-watch-hook --since '{begun}'"
+    # The watch tells of it first, and calls the hook then.
+    told = seen(
+        lambda: lab.on(HOST, f"journalctl --sync; {hook}").splitlines(),
+        lambda lines: lines and lines[-1].startswith("well "),
+    )
     # A look between the loss of the card and the engine's start has told of the card alone.
     assert [line.split()[0] for line in told[-2:]] == ["failing", "well"]
     assert "[gpus cpu] [deepseek-r1:14b]" in told[-2]
@@ -129,17 +141,17 @@ def test_it_keeps_its_hands_off_under_a_request_and_in_maintenance(lab: Lab) -> 
         assert not in_vram(lab)
         lab.on(HOST, "rm /var/lib/r1fleet/maintenance")
         # Half of a question: what its client waits for, the engine cannot begin.
-        lab.on(
-            HOST,
-            'nohup sh -c \'(printf "{\\"model\\":"; sleep 8) | curl -s -T - -X POST'
-            " 127.0.0.1:11434/api/chat' >/run/r1test-log 2>&1 </dev/null & sleep 1",
-        )
+        lab.on(HOST, HALF)
+        assert seen(lambda: "bytes_received" in lab.on(HOST, ASKED))
         lab.on(HOST, LOOK)
         assert not in_vram(lab)
-        lab.on(HOST, "sleep 9")
-        assert lab.on(HOST, "cat /run/r1test-log")  # it had its answer: an error, and no cut
+        lab.on(HOST, "touch /run/r1test-over")
+        # It had its answer: an error, and no cut.
+        assert seen(lambda: lab.on(HOST, "cat /run/r1test-log"))
+        assert seen(lambda: lab.on(HOST, ASKED) == "")
         lab.on(HOST, LOOK)
         assert in_vram(lab)
+        lab.on(HOST, "rm /run/r1test-over")
 
 
 def test_the_metrics_are_the_collectors_to_read(lab: Lab) -> None:

@@ -5,7 +5,7 @@ import signal
 
 import pytest
 
-from tests.lab.conftest import Lab, Run
+from tests.lab.conftest import Lab, Run, seen
 
 pytestmark = pytest.mark.lab
 
@@ -25,6 +25,12 @@ def proven_at(lab: Lab) -> dict[str, float]:
 
 def waves(run: Run) -> list[list[str]]:
     return [wave["hosts"] for wave in run.report["rollout"]["waves"]]
+
+
+def in_journal(lab: Lab, host: str, last: str) -> str:
+    """The journal's last line of a run: what `last` is, as soon as systemd-cat's has come."""
+    script = "journalctl --sync; journalctl -q -t r1fleet -o cat -n 1"
+    return seen(lambda: lab.on(host, script).strip(), lambda line: line == last)
 
 
 def test_a_wrong_change_stops_at_the_canary(lab: Lab, served: Run) -> None:
@@ -77,7 +83,7 @@ def test_a_good_change_is_interrupted_and_goes_on_in_waves(lab: Lab, served: Run
         last = json.loads(lab.on(host, "tail -n 1 /var/lib/r1fleet/history.jsonl"))
         assert last["verdict"] == "changed"
         assert lab.on(host, f"ls {LEASE}", ok=False) == ""
-        assert lab.on(host, "journalctl -t r1fleet -o cat -n 1").strip() == json.dumps(last)
+        assert in_journal(lab, host, json.dumps(last)) == json.dumps(last)
     back = lab.deploy()
     assert back.code == 0, back.output
     assert [len(hosts) for hosts in waves(back)] == [len(lab.hosts)]  # each has its own GPU model

@@ -3,6 +3,7 @@
 import os
 import pty
 import select
+import signal
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -44,6 +45,8 @@ def run(
             asked += 1
             time.sleep(0.2)  # the echo is off by then
             os.write(terminal, f"{password}\n".encode())
+    else:  # the time is up
+        os.kill(child, signal.SIGKILL)
     _, status = os.waitpid(child, 0)
     os.close(terminal)
     output = said.decode(errors="replace").replace("\r\n", "\n")
