@@ -127,10 +127,11 @@ def test_a_gpu_that_was_away_is_found_mended_and_told_within_90_s(
 
 
 def test_no_look_leaves_a_line_by_itself(lab: Lab) -> None:
-    lab.on(HOST, f"{LOOK}; sleep 1")
-    begun = lab.on(HOST, "date '+%F %T'").strip()
-    lab.on(HOST, f"{LOOK}; {LOOK}; {FORGET}; {LOOK}; {LOOK}")
-    assert said(lab, begun) == ["well: deepseek-r1:14b is served as planned"]
+    with by_hand(lab):
+        lab.on(HOST, f"{LOOK}; sleep 1")
+        begun = lab.on(HOST, "date '+%F %T'").strip()
+        lab.on(HOST, f"{LOOK}; {LOOK}; {FORGET}; {LOOK}; {LOOK}")
+        assert said(lab, begun) == ["well: deepseek-r1:14b is served as planned"]
 
 
 def test_it_keeps_its_hands_off_under_a_request_and_in_maintenance(lab: Lab) -> None:
@@ -155,9 +156,10 @@ def test_it_keeps_its_hands_off_under_a_request_and_in_maintenance(lab: Lab) -> 
 
 
 def test_the_metrics_are_the_collectors_to_read(lab: Lab) -> None:
-    lab.on(HOST, LOOK)
-    assert lab.on(HOST, f"cd {COLLECTOR} && stat -c '%a %U %n' *") == "644 root r1fleet.prom\n"
-    text = lab.on(HOST, f"cat {COLLECTOR}/r1fleet.prom")
+    with by_hand(lab):  # what is being written has another name
+        lab.on(HOST, LOOK)
+        assert lab.on(HOST, f"cd {COLLECTOR} && stat -c '%a %U %n' *") == "644 root r1fleet.prom\n"
+        text = lab.on(HOST, f"cat {COLLECTOR}/r1fleet.prom")
     assert "\nr1fleet_engine_up 1\n" in text
     assert re.search(r'\nr1fleet_model_vram_bytes\{model="deepseek-r1:14b"\} [1-9]\d{9,}\n', text)
 
