@@ -1,5 +1,7 @@
 # last_words UNIT PATTERN MATCH...: the newest line of the journal since $since (of since_now) that
-# grep finds PATTERN in and for which MATCH holds, journalctl's own; else how UNIT ended.
+# grep finds PATTERN in and for which MATCH holds, journalctl's own; else how UNIT ended; nothing
+# where systemd did not begin: then systemctl has said why. No -n: up to systemd 253 it means the
+# oldest lines beside --since.
 # What a process of another user said right before its end may come late to the journal, which
 # --sync does not wait for; it has neither a unit nor an invocation there then: give its
 # SYSLOG_IDENTIFIER as well.
@@ -9,11 +11,11 @@ last_words() {
   for wait in 0 1 2 3 4; do
     sleep $wait
     journalctl --sync
-    said=$(journalctl -q -n 50 --no-pager -o cat --since "$since" "$@" | grep -ie "$like" |
-      tail -n 1)
+    said=$(journalctl -q --no-pager -o cat --since "$since" "$@" | grep -ie "$like" | tail -n 1)
     [ -z "$said" ] || break
   done
-  echo "${said:-$(systemctl show -p Result --value "$of")}"
+  [ -n "$said" ] || said=$(systemctl show -p Result --value "$of" | grep -vx success) || :
+  echo "$said"
 }
 since_now() { since=$(date '+%F %T.%6N'); }
 since_now

@@ -34,7 +34,7 @@ models() {
   [ -d "$R1_MODELS/blobs" ] && find "$R1_MODELS/blobs" -type f -printf 'blob %s %p\n'
 }
 
-# Whether it has a file or still runs: systemd looks long for what is not there.
+# Whether it has a file or processes: systemd looks long for what is not there.
 unit_is_there() {
   for f in /etc/systemd/system /run/systemd/system /run/systemd/transient /usr/lib/systemd/system \
     /lib/systemd/system /sys/fs/cgroup/system.slice /sys/fs/cgroup/systemd/system.slice

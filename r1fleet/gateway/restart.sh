@@ -29,11 +29,12 @@ up() {
   systemctl reset-failed "$UNIT" 2>/dev/null
   systemctl enable -q "$UNIT"
   since_now
-  systemctl restart "$UNIT" 2>/dev/null || return 1
+  refused=$(systemctl restart "$UNIT" 2>&1) || return 1
   answers
 }
 if up; then rm -rf "$MARK" "$BEFORE"; exit 0; fi
-reason="$KEY does not come up: $(said)"
+why() { words=$(said); echo "${words:-$(echo "${refused:-no answer at $url}" | head -n 1)}"; }
+reason="$KEY does not come up: $(why)"
 [ -e "$BEFORE/key" ] || { echo "$reason" >&2; exit 1; }
 
 key=$(cat "$BEFORE/key")
@@ -41,7 +42,7 @@ ln -sfn "$key" "$ROOT/.current" && mv -T "$ROOT/.current" "$ROOT/current" &&
   cp -p "$BEFORE/Caddyfile" "$DIR/Caddyfile.new" && mv -f "$DIR/Caddyfile.new" "$DIR/Caddyfile" &&
   cp -p "$BEFORE/tokens" "$DIR/tokens.new" && mv -f "$DIR/tokens.new" "$DIR/tokens" &&
   cp -p "$BEFORE/unit" "$UNIT_FILE.new" && mv -f "$UNIT_FILE.new" "$UNIT_FILE" && up || {
-  echo "$reason; what ran before ($key) was put back and does not come up either: $(said)" >&2
+  echo "$reason; what ran before ($key) was put back and does not come up either: $(why)" >&2
   exit 1
 }
 rm -rf "$MARK" "$BEFORE"

@@ -198,6 +198,18 @@ def test_last_words_that_the_journal_gets_late_are_waited_for(here: Here) -> Non
     assert "2-broken does not come up: Error: no such" in here.run("restart.sh", "2-broken").stderr
 
 
+def test_where_no_error_is_told_systemctls_own_words_are(here: Here) -> None:
+    (here.folder / "bin/journalctl").write_text("#!/bin/sh\n")
+    (here.folder / "bin/systemctl").write_text(
+        TOOLS["systemctl"].replace("*) exit 1", "*) echo 'Unit x is masked.' >&2; exit 1")
+    )
+    here.version("2-broken")
+    assert here.run("apply.sh", "2-broken").returncode == 0
+    assert "2-broken does not come up: Unit x is masked.; 1-good" in (
+        here.run("restart.sh", "2-broken").stderr
+    )
+
+
 def test_without_a_gateway_that_ran_there_is_nothing_to_put_back(here: Here) -> None:
     for key in ("0-broken", "2-broken"):
         here.version(key)
