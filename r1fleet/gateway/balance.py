@@ -21,8 +21,18 @@ Commands = Generator[FunctionCommand, None, None]
 TOOLS = {"curl": "curl", "tar": "tar"}  # a host that serves a model has them from its engine stage
 
 _PUT = """
+moved=
 install -d -m 755 "$DIR" || exit 1
-put() { echo "$2" >"$DIR/.new" && chmod 644 "$DIR/.new" && mv -f "$DIR/.new" "$DIR/$1" || exit 1; }
+put() {
+  [ "$(cat "$DIR/$1" 2>/dev/null)" = "$2" ] || moved=yes
+  echo "$2" >"$DIR/.new" && chmod 644 "$DIR/.new" && mv -f "$DIR/.new" "$DIR/$1" || exit 1
+}
+"""
+
+# The gateway takes a host for one of a pool when it has asked it next: before that no other host
+# may leave, or a request finds none in either pool.
+_SEEN = """
+[ -z "$moved" ] || sleep "$SEEN_S"
 """
 
 
@@ -71,9 +81,10 @@ def _tell(routes: Sequence[pool.Route], knows: str) -> FunctionCommand:
     return step(
         "gateway",
         f"answers from the pools {told}",
-        assign({"DIR": paths.GATEWAY_SLOTS})
+        assign({"DIR": paths.GATEWAY_SLOTS, "SEEN_S": str(2 * pool.HEALTH_INTERVAL_S)})
         + _PUT
         + lines
+        + _SEEN
         + write_file(paths.GATEWAY_KNOWS, knows, mode="644"),
         f"check {paths.GATEWAY_DIR}",
         stdin=knows,

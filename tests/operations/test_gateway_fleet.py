@@ -14,11 +14,12 @@ from r1fleet.fleet import HostRun
 from r1fleet.gate import Step
 from r1fleet.gateway import balance, stage, stands, wanted
 from r1fleet.gateway import fleet as made
-from r1fleet.gateway.pool import pool_id
+from r1fleet.gateway.pool import HEALTH_INTERVAL_S, Route, pool_id
 from r1fleet.hostfacts import Gateway, LoadedModel, Probe
 from r1fleet.remote import title
 from r1fleet.settings import Settings, SettingsError
 from r1fleet.waves import Wave
+from tests.operations import fakehost
 from tests.unit.build import RUNNING, bare, working
 
 STORE = f"key {'k' * 43}\nann use r1f_{'a' * 43}\n"
@@ -174,6 +175,26 @@ def test_between_waves_it_is_told_of_the_hosts_as_they_are(
         list(gate.gate._inner(run, Step(number)))
         list(gate.gate._inner(fleet.everyone()["a"], Step(number)))
     assert seen == [("b",)]  # before the first wave it is told in its own converge
+
+
+def test_other_pools_are_seen_before_anything_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A host that left before that took the last one that the gateway knew of with it."""
+    monkeypatch.setattr(fakehost, "MOVED", (*fakehost.MOVED, "/etc/r1fleet"))
+    host = fakehost.FakeHost(tmp_path, "gw")
+    host.tool("chown", "#!/bin/sh\n")
+    host.tool("sleep", '#!/bin/sh\necho "$1" >>"$ROOT/slept"\n')
+    slept = tmp_path / "slept"
+    routes = [Route("14b", (POOL, "b" * 12), ("a.example:11443",))]
+    assert host.play([balance._tell(routes, "{}\n")])
+    assert float(slept.read_text()) >= 2 * HEALTH_INTERVAL_S
+    slept.unlink()
+    assert host.play([balance._tell(routes, '{"hosts": []}\n')])
+    assert not slept.exists()
+    assert host.play([balance._tell([replace(routes[0], pools=("b" * 12, POOL))], "{}\n")])
+    assert slept.exists()
+    assert host.at("/etc/r1fleet/gateway/slots/14b-1").read_text() == f"{'b' * 12}\n"
 
 
 def test_a_gateway_that_failed_stops_the_rollout(observe: Any) -> None:
