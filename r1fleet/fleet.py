@@ -264,9 +264,9 @@ def _interrupted(number: int, _: object) -> None:
 def _leave(code: int) -> None:
     """Give the hosts back and say what goes on without us. It ends the process in any case."""
     try:
+        history.interrupted()
         from r1fleet import report  # noqa: PLC0415
 
-        history.interrupted()
         report.show(interrupted=True)
         logger.error("interrupted; what has begun on a host goes on there, the next run follows it")
         sys.stdout.flush()

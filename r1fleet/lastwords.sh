@@ -18,4 +18,3 @@ last_words() {
   echo "$said"
 }
 since_now() { since=$(date '+%F %T.%6N'); }
-since_now

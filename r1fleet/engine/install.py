@@ -99,6 +99,7 @@ rm -f "$MARK"
 _LOAD = """
 systemctl daemon-reload
 systemctl enable -q r1fleet-preload.service
+since_now
 systemctl "$VERB" r1fleet-preload.service || {
   last_words r1fleet-preload.service . SYSLOG_IDENTIFIER=preload + SYSLOG_IDENTIFIER=curl >&2
   exit 1

@@ -34,6 +34,7 @@ rm -rf {paths.GATEWAY_DIR}/next
 _START = f"""
 systemctl daemon-reload
 systemctl enable -q {UNIT}
+since_now
 systemctl "$VERB" {UNIT} || {{ said >&2; exit 1; }}
 rm -rf {paths.GATEWAY_MARK} {paths.GATEWAY_BEFORE}
 """
